@@ -1,0 +1,25 @@
+"""Sluicegate: one gate in front of GPU model replicas, inside Ray Serve.
+
+    client ─HTTP→ ingress ──┬─→ auth ─────┐
+                            ├─→ limits ───┼─→ store ─→ Redis / Valkey
+                            ├─→ queueing ─┘      ↑
+                            ├─→ telemetry        │ (registry only)
+                            └─HTTP→ vLLM ← engine┘
+
+Each folder is a room: one concept, one door (its ``__init__``), which says what the room is for
+and what was decided there. An arrow is an import; none goes back.
+
+    ingress    the wire: routes, the request page, relay, error bodies
+    auth       who is calling: keys, permissions
+    limits     how much: GCRA, settlement
+    queueing   when: the line, seats, autoscaling
+    engine     the replicas: supervise the engine, register seats, drain
+    store      the only room that knows Redis
+    telemetry  the access log
+
+The hall, open to every room: ``errors`` (every refusal), ``settings`` (every knob) and
+``reaper`` (a child process that never outlives us). ``app`` joins the rooms into one Serve
+application; ``cli`` starts it.
+"""
+
+__version__ = "0.1.0"

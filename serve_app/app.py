@@ -1,0 +1,173 @@
+"""The application: joins the rooms and hands them to Ray Serve. ``serve_config.yaml`` names it.
+
+    serve run serve_config.yaml   ->   build(args)   ->   Gateway  +  one ModelReplica deployment
+                                                                      per model
+
+**Decided: the gateway holds no state that matters.** It opens a store, a line and a relay when it
+starts and gives everything back when it ends; a killed one is reaped by the others.
+"""
+
+import logging
+import os
+import re
+from typing import Any
+
+from ray import serve
+from ray.serve import Application
+
+from serve_app import auth, engine
+from serve_app.haproxy import PROXY_KEY_ENV
+from serve_app.ingress import Door, Gate, Relay
+from serve_app.limits import Holds
+from serve_app.queueing import LOOK_BACK_S, REPORT_INTERVAL_S, Line, replicas_for_line, report
+from serve_app.settings import Autoscaling, Model, Secrets, Settings, data_dir
+from serve_app.store import Store, store_url
+
+__all__ = ["Gateway", "build", "replicas_for_line"]
+
+NAMELESS_HAPROXY = (
+    "HAProxy runs without our shim, so every caller seems to have the proxy's address; set "
+    "RAY_SERVE_HAPROXY_BINARY_PATH to the program 'sluicegate-haproxy' and SLUICEGATE_PROXY_KEY to "
+    "a random secret"
+)
+_log = logging.getLogger("sluicegate")
+
+
+@serve.ingress(None)
+class Gateway:
+    """One gateway replica: the rooms, joined.
+
+    Args:
+        settings: the whole of them.
+        _models: handles of the model deployments, so that Serve starts those too.
+    """
+
+    async def __init__(self, settings: Settings, *_models: Any) -> None:  # type: ignore[misc]
+        secrets = Secrets.from_environ()
+        folder = data_dir(settings.store)
+        self._settings = settings
+        self._store = Store(
+            store_url(secrets.store_url or settings.store.url, folder),
+            timeout_ms=settings.store.timeout_ms,
+        )
+        self._relay = Relay(first_byte_timeout_s=settings.gateway.first_byte_timeout_s)
+        static = auth.StaticKeys(secrets.admin_keys, secrets.api_keys)
+        holds = Holds(self._store, default_rpm=settings.limits.default.requests_per_minute)
+        self._line = Line(self._store, [model.name for model in settings.models])
+        self._line.tend_also(holds.pay)
+        if not static:
+            self._line.tend_also(self._first_admin_key)
+        self._bootstrapped = False
+        self._gate = Gate(
+            settings,
+            static=static,
+            keys=auth.Keys(self._store),
+            holds=holds,
+            line=self._line,
+            relay=self._relay,
+            proxy_key=secrets.proxy_key,
+        )
+        if os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") == "1" and not os.environ.get(PROXY_KEY_ENV):
+            _log.warning(NAMELESS_HAPROXY)
+        await self._line.open()
+
+    async def _first_admin_key(self) -> None:
+        """Make the first admin key, as soon as the store answers."""
+        if self._bootstrapped:
+            return
+        folder = data_dir(self._settings.store)
+        if await auth.first_admin_key(self._store, folder):
+            _log.warning(
+                "An admin key was made. Read it once and delete the file: %s",
+                auth.reveal_path(folder),
+            )
+        self._bootstrapped = True
+
+    def __serve_build_asgi_app__(self) -> Door:
+        """Return the ASGI application; Serve asks after the constructor."""
+        return Door(self._gate)
+
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """Return running and waiting work per model, for the application's policy."""
+        figures: dict[str, float] = {}
+        for model in self._settings.models:
+            load = self._line.loads[model.name]
+            capacity = model.seats * model.autoscaling.target_utilization
+            figures |= report(
+                deployment_name(model.name),
+                running=load.running,
+                waiting=load.waiting,
+                capacity=capacity,
+            )
+        return figures
+
+    async def __del__(self) -> None:
+        """Give everything back; Serve awaits this after the last request."""
+        if hasattr(self, "_line"):
+            await self._line.close()
+            await self._relay.close()
+            await self._store.close()
+
+
+def build(args: dict[str, Any]) -> Application:
+    """Return the Serve application that ``args`` of serve_config.yaml describe.
+
+    Raises:
+        SettingsError: a setting is wrong, or a model's source cannot be there.
+    """
+    settings = Settings.from_args(args)
+    for model in settings.models:
+        engine.check_source(model)
+    replicas = [_replicas(model, settings) for model in settings.models]
+    gateway: Any = serve.deployment(Gateway)
+    gateway = gateway.options(
+        name="Gateway",
+        ray_actor_options={"num_cpus": settings.gateway.num_cpus},
+        autoscaling_config={
+            "min_replicas": settings.gateway.min_replicas,
+            "max_replicas": settings.gateway.max_replicas,
+            "target_ongoing_requests": 256,
+            "metrics_interval_s": REPORT_INTERVAL_S,
+            "look_back_period_s": LOOK_BACK_S,
+        },
+        max_ongoing_requests=100_000,
+        graceful_shutdown_timeout_s=60,
+        logging_config={"enable_access_log": False},
+    )
+    application: Application = gateway.bind(settings, *replicas)
+    return application
+
+
+def _replicas(model: Model, settings: Settings) -> Application:
+    """Return the deployment of one model."""
+    deployment: Any = serve.deployment(engine.ModelReplica)
+    deployment = deployment.options(
+        name=deployment_name(model.name),
+        ray_actor_options={
+            "num_cpus": model.num_cpus,
+            "num_gpus": engine.gpus_per_replica(model),
+        },
+        autoscaling_config=_autoscaling(model.autoscaling),
+        health_check_period_s=1,
+        health_check_timeout_s=10,
+        graceful_shutdown_timeout_s=model.drain_timeout_s + 20,
+        logging_config={"enable_access_log": False},
+    )
+    application: Application = deployment.bind(model, settings.store)
+    return application
+
+
+def _autoscaling(scaling: Autoscaling) -> dict[str, Any]:
+    return {
+        "min_replicas": scaling.min_replicas,
+        "max_replicas": scaling.max_replicas,
+        "upscale_delay_s": scaling.upscale_delay_s,
+        "downscale_delay_s": scaling.downscale_delay_s,
+        "metrics_interval_s": REPORT_INTERVAL_S,
+        "look_back_period_s": LOOK_BACK_S,
+    }
+
+
+def deployment_name(model: str) -> str:
+    """Return the name of a model's deployment in Serve."""
+    return "model-" + re.sub(r"[^A-Za-z0-9_.-]", "-", model)

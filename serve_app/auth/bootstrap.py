@@ -1,0 +1,49 @@
+"""The first admin key: made once per store, when nobody could log in otherwise.
+
+It is written to a file that only the operator's user can read, never to a log: whoever starts the
+gate shows it once and removes the file.
+"""
+
+import asyncio
+import os
+from pathlib import Path
+
+from serve_app.auth.caller import DEFAULT_TENANT, PERMISSIONS, Caller
+from serve_app.auth.keys import KeyRequest, Keys
+from serve_app.store import Store, keys
+
+CLAIM_S = 30
+_GATE = Caller(DEFAULT_TENANT, "gate", PERMISSIONS, operator=True)
+
+
+def reveal_path(folder: Path) -> Path:
+    """Return where a new admin key waits to be read once."""
+    return folder / "admin-key"
+
+
+async def first_admin_key(store: Store, folder: Path) -> bool:
+    """Make the admin key unless this store has had one; return whether it was made.
+
+    However many gateways ask, one makes it; if that one dies half way, another does after
+    ``CLAIM_S`` seconds. Its text is left in :func:`reveal_path`, mode 0600.
+
+    Raises:
+        StoreUnavailable: ask again; nothing is lost but the attempt.
+        OSError: the file cannot be written; the key is made again after ``CLAIM_S`` seconds.
+    """
+    if not await store.claim(keys.BOOTSTRAP, "being made", ttl_s=CLAIM_S):
+        return False
+    request = KeyRequest(name="first admin key", permissions=sorted(PERMISSIONS))
+    made, record = await Keys(store).create(request, by=_GATE, operator=True)
+    await asyncio.to_thread(_reveal, folder, made.text)
+    await store.keep(keys.BOOTSTRAP, record.id)
+    return True
+
+
+def _reveal(folder: Path, text: str) -> None:
+    """Leave ``text`` where only the operator's user can read it."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    path = reveal_path(folder)
+    path.unlink(missing_ok=True)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(text + "\n")

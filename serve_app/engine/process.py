@@ -1,0 +1,110 @@
+"""One engine process: started under a reaper, watched, ended with its whole family."""
+
+import asyncio
+import os
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+
+import aiohttp
+
+from serve_app import reaper
+from serve_app.engine.guard import KEY_ENV
+from serve_app.store import KEY_HEADER, Address
+
+POLL_S = 0.1
+OURS_ONLY = ("SLUICEGATE_", "OMP_NUM_THREADS")  # Ray sets the latter to 1; the engine knows better
+
+
+class EngineStartError(RuntimeError):
+    """The engine did not become healthy; the message ends with its last words. None is left."""
+
+
+class EngineProcess:
+    """A running engine; :meth:`start` before use, :meth:`stop` after.
+
+    Args:
+        argv: its command line.
+        address: where it will listen.
+        env: variables it gets on top of ours; our own secrets are taken out.
+        log: file for what it prints.
+    """
+
+    def __init__(
+        self, argv: list[str], address: Address, *, env: Mapping[str, str], log: Path
+    ) -> None:
+        self._argv = argv
+        self.address = address
+        self._env = env
+        self._log = log
+        self._process: asyncio.subprocess.Process | None = None
+
+    async def start(self, timeout_s: float) -> None:
+        """Start the engine and return when it is healthy.
+
+        Raises:
+            EngineStartError: it ended, or was not healthy in ``timeout_s``; it is ended.
+        """
+        self._log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with self._log.open("wb") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                *reaper.command(*self._argv),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=self._environment(),
+            )
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._healthy()
+        except TimeoutError:
+            await self.stop()
+            raise EngineStartError(self._told(f"was not healthy in {timeout_s:g} s")) from None
+
+    def _environment(self) -> dict[str, str]:
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(OURS_ONLY)}
+        quiet = {"VLLM_NO_USAGE_STATS": "1", "VLLM_HOST_IP": self.address.host}
+        return {**kept, **quiet, **self._env, KEY_ENV: self.address.key}
+
+    async def _healthy(self) -> None:
+        headers = {KEY_HEADER: self.address.key}
+        async with aiohttp.ClientSession(headers=headers) as session:
+            while self.exit_code is None:
+                try:
+                    async with session.get(f"{self.address.url}/health") as reply:
+                        if reply.ok:
+                            return
+                except aiohttp.ClientError:
+                    pass
+                await asyncio.sleep(POLL_S)  # an engine says nothing when it is ready
+        raise EngineStartError(self._told(f"ended with exit code {self.exit_code}"))
+
+    @property
+    def exit_code(self) -> int | None:
+        """The exit code, or None while it runs."""
+        return self._process.returncode if self._process else None
+
+    async def ended(self) -> str:
+        """Wait for the engine's end and return how it ended, in one line."""
+        assert self._process is not None, "start first"
+        await self._process.wait()
+        return self._told(f"ended with exit code {self.exit_code}")
+
+    async def stop(self) -> None:
+        """End the engine and all it started; a second call does nothing."""
+        if self._process is None or self._process.returncode is not None:
+            return
+        self._process.send_signal(signal.SIGTERM)
+        await self._process.wait()
+
+    def _told(self, what: str) -> str:
+        words = " | ".join(last_words(self._log)) or "it said nothing"
+        return f"the engine {what}; its log {self._log} ends: {words}"
+
+
+def last_words(log: Path, lines: int = 8) -> list[str]:
+    """Return the last lines of ``log`` that say something, each at most 300 characters."""
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - 16_384))
+        said = file.read().decode(errors="replace").splitlines()
+    return [line.strip()[:300] for line in said if line.strip()][-lines:]

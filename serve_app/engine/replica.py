@@ -1,0 +1,132 @@
+"""The Serve actor that supervises one engine.
+
+starting ──healthy──→ serving ──scaled down──→ draining ──empty or too late──→ gone
+   └──failed: Serve tries again      └──engine dies: withdrawn at once, Serve starts another
+"""
+
+import asyncio
+import logging
+import secrets
+import socket
+from pathlib import Path
+
+from serve_app.engine.command import engine_argv
+from serve_app.engine.process import EngineProcess
+from serve_app.engine.sources import resolve
+from serve_app.errors import StoreUnavailable
+from serve_app.settings import Model, Secrets, data_dir
+from serve_app.settings import Store as StoreSettings
+from serve_app.store import Address, Store, registry, store_url
+
+BEAT_S = 0.5
+LOGS_KEPT = 20
+_log = logging.getLogger("sluicegate.engine")
+
+
+def engine_log_dir(store: StoreSettings) -> Path:
+    """Return the folder of the engines' logs."""
+    return data_dir(store) / "logs"
+
+
+class ModelReplica:
+    """One replica of one model: a supervised engine and its registration in the line.
+
+    Args:
+        model: which model, and how.
+        store: how to reach the store.
+    """
+
+    async def __init__(self, model: Model, store: StoreSettings) -> None:  # type: ignore[misc]
+        self._model = model
+        self._id = secrets.token_hex(8)
+        self._failure: str | None = None
+        self._seats = model.seats
+        url = store_url(Secrets.from_environ().store_url or store.url, data_dir(store))
+        self._store = Store(url, timeout_ms=store.timeout_ms)
+        source = await asyncio.to_thread(resolve, model)
+        address = Address(_host(), _free_port(), secrets.token_urlsafe(32))
+        self._engine = EngineProcess(
+            engine_argv(model, source, address),
+            address,
+            env=model.env,
+            log=_log_file(engine_log_dir(store), model.name, self._id),
+        )
+        await self._engine.start(model.start_timeout_s)
+        self._tasks = [asyncio.create_task(self._beat()), asyncio.create_task(self._watch())]
+
+    async def _beat(self) -> None:
+        """Say that we live and how many seats we offer, until we withdraw."""
+        while True:
+            try:
+                await self._say()
+            except StoreUnavailable as err:
+                _log.warning("replica %s cannot beat: %s", self._id, err)
+            await asyncio.sleep(BEAT_S)  # the rhythm of the heartbeat
+
+    async def _say(self) -> int:
+        """Register or renew this replica; return how many seats it lends now."""
+        return await registry.beat(
+            self._store, self._model.name, self._id, self._seats, self._engine.address
+        )
+
+    async def _watch(self) -> None:
+        """Withdraw the moment the engine dies, and let Serve know by the health check."""
+        self._failure = await self._engine.ended()
+        _log.error("replica %s: %s", self._id, self._failure)
+        self._tasks[0].cancel()
+        await self._withdraw()
+
+    async def _withdraw(self) -> None:
+        try:
+            await registry.withdraw(self._store, self._model.name, self._id)
+        except StoreUnavailable as err:
+            _log.warning("replica %s is silent from here, not withdrawn: %s", self._id, err)
+
+    async def check_health(self) -> None:
+        """Serve's health check.
+
+        Raises:
+            RuntimeError: the engine is dead; Serve ends this actor and starts another.
+        """
+        if self._failure is not None:
+            raise RuntimeError(self._failure)
+
+    async def __del__(self) -> None:
+        """Drain: lend no more, wait for what runs, end the engine. Serve calls and awaits this."""
+        if not hasattr(self, "_tasks"):
+            return
+        self._tasks[1].cancel()
+        self._seats = 0
+        try:
+            async with asyncio.timeout(self._model.drain_timeout_s):
+                while self._failure is None and await self._say():  # noqa: ASYNC110 - in the store
+                    await asyncio.sleep(0.1)
+        except (TimeoutError, StoreUnavailable) as err:
+            _log.warning("replica %s ends before its requests do: %r", self._id, err)
+        self._tasks[0].cancel()
+        await self._withdraw()
+        await self._engine.stop()
+        await self._store.close()
+
+
+def _host() -> str:
+    """Return this node's address, as the gateways reach it."""
+    import ray.util  # noqa: PLC0415 - the engine's child imports this room and needs no Ray
+
+    return str(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _log_file(folder: Path, model: str, replica: str) -> Path:
+    """Return a new log's path, after removing the oldest beyond :data:`LOGS_KEPT`."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    old = sorted(folder.glob("engine-*.log"), key=lambda log: log.stat().st_mtime)
+    for log in old[: -LOGS_KEPT or None]:
+        log.unlink(missing_ok=True)
+    return folder / f"engine-{model.replace('/', '_')}-{replica}.log"

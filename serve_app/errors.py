@@ -1,0 +1,226 @@
+"""Every way a request can be refused.
+
+    GateError
+      Refused               before anything was reserved
+        InvalidRequest      400 invalid_request           param names the field
+          UnknownTenant     400 unknown_tenant
+        BodyTooLarge        413 request_too_large
+        WrongMediaType      415 unsupported_media_type
+        NoSuchRoute         404 not_found
+        WrongMethod         405 method_not_allowed        Allow
+        NoSuchModel         404 model_not_found
+        NoSuchKey           404 key_not_found
+        Unauthenticated     401 WWW-Authenticate
+          MissingCredentials    missing_credentials
+          InvalidKey            invalid_api_key
+        Forbidden           403 permission_denied
+          ModelForbidden    403 model_not_allowed
+        RateLimited         429 rate_limit_exceeded       retry_after_s
+        QueueFull           429 queue_full                retry_after_s
+        StoreUnavailable    503 state_store_unavailable   retry_after_s
+        ShuttingDown        503 shutting_down             retry_after_s
+      Dropped               after it had a place: place and request count were given back
+        QueueTimeout        429 queue_timeout             retry_after_s
+        NoCapacity          503 no_capacity               retry_after_s
+        UpstreamFailed      502 upstream_failed           retry_after_s
+        UpstreamTimeout     504 upstream_timeout
+      Internal              500 internal_error            our fault; the log knows more
+
+A leaf fixes status, code and type; ``ingress`` turns it into a reply and knows no other errors.
+"""
+
+from typing import ClassVar
+
+
+class GateError(Exception):
+    """Base class; raise a leaf. ``str(err)`` is shown to the caller, so it holds no secret.
+
+    Attributes:
+        retry_after_s: seconds until the same request may pass; None if waiting does not help.
+        param: the request field at fault.
+        refused_by: scope or reason, for ``x-refused-by`` on 429 and 503.
+    """
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "internal_error"
+    type: ClassVar[str] = "server_error"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        retry_after_s: float | None = None,
+        param: str | None = None,
+        refused_by: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+        self.param = param
+        self.refused_by = refused_by or self.code
+
+
+class Refused(GateError):
+    """Turned away before anything was reserved."""
+
+    type = "invalid_request_error"
+
+
+class InvalidRequest(Refused):
+    """The request cannot be understood; ``param`` names the field."""
+
+    status = 400
+    code = "invalid_request"
+
+
+class UnknownTenant(InvalidRequest):
+    """The request names a tenant that does not exist."""
+
+    code = "unknown_tenant"
+
+
+class BodyTooLarge(Refused):
+    """The body is larger than ``limits.max_body_bytes``."""
+
+    status = 413
+    code = "request_too_large"
+
+
+class WrongMediaType(Refused):
+    """The body is not JSON."""
+
+    status = 415
+    code = "unsupported_media_type"
+
+
+class NoSuchRoute(Refused):
+    """No route has this path."""
+
+    status = 404
+    code = "not_found"
+
+
+class WrongMethod(Refused):
+    """The path exists, the method does not; ``allow`` lists those that do."""
+
+    status = 405
+    code = "method_not_allowed"
+
+    def __init__(self, message: str, *, allow: str) -> None:
+        super().__init__(message)
+        self.allow = allow
+
+
+class NoSuchModel(Refused):
+    """No model has this name."""
+
+    status = 404
+    code = "model_not_found"
+
+
+class NoSuchKey(Refused):
+    """No key has this id."""
+
+    status = 404
+    code = "key_not_found"
+
+
+class Unauthenticated(Refused):
+    """The caller is unknown."""
+
+    status = 401
+    type = "authentication_error"
+
+
+class MissingCredentials(Unauthenticated):
+    """The request carries no credential."""
+
+    code = "missing_credentials"
+
+
+class InvalidKey(Unauthenticated):
+    """The key is malformed, unknown, revoked or expired; which of them is not told."""
+
+    code = "invalid_api_key"
+
+
+class Forbidden(Refused):
+    """The caller is known and may not do this."""
+
+    status = 403
+    code = "permission_denied"
+    type = "permission_error"
+
+
+class ModelForbidden(Forbidden):
+    """The caller is known and may not use this model."""
+
+    code = "model_not_allowed"
+
+
+class RateLimited(Refused):
+    """A rate is used up; the same request passes after ``retry_after_s``."""
+
+    status = 429
+    code = "rate_limit_exceeded"
+    type = "rate_limit_error"
+
+
+class QueueFull(Refused):
+    """As many requests wait as may wait."""
+
+    status = 429
+    code = "queue_full"
+    type = "rate_limit_error"
+
+
+class StoreUnavailable(Refused):
+    """Redis or Valkey does not answer; nobody is let in unchecked."""
+
+    status = 503
+    code = "state_store_unavailable"
+    type = "server_error"
+
+
+class ShuttingDown(Refused):
+    """This gateway takes no new requests."""
+
+    status = 503
+    code = "shutting_down"
+    type = "server_error"
+
+
+class Dropped(GateError):
+    """Turned away after it had a place; place and request count were given back."""
+
+
+class QueueTimeout(Dropped):
+    """No seat came free within the class's ``max_wait_s``."""
+
+    status = 429
+    code = "queue_timeout"
+    type = "rate_limit_error"
+
+
+class NoCapacity(Dropped):
+    """The model has no replica and none came in time."""
+
+    status = 503
+    code = "no_capacity"
+
+
+class UpstreamFailed(Dropped):
+    """Every replica tried failed before its first byte."""
+
+    status = 502
+    code = "upstream_failed"
+
+
+class UpstreamTimeout(Dropped):
+    """The replica was silent too long before its first byte."""
+
+    status = 504
+    code = "upstream_timeout"
+
+
+class Internal(GateError):
+    """Our fault."""

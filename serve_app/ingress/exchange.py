@@ -1,0 +1,183 @@
+"""One request and its reply, as the handlers see them."""
+
+import json
+import re
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from typing import Any
+from urllib.parse import parse_qsl
+
+from serve_app.errors import BodyTooLarge, InvalidRequest, WrongMediaType
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+_SAFE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+MAX_DEPTH = 64
+
+
+class Exchange:
+    """The wire of one request; what it notes down ends up in the access log.
+
+    Attributes:
+        settle_id: our own name for this exchange; a client cannot choose it.
+        request_id: the client's ``x-request-id`` if it is safe, else a new one.
+        notes: fields for the access log.
+        headers_out: headers that every reply of this exchange carries.
+        started: whether the reply has begun.
+        streaming: whether the reply is an event stream.
+    """
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.scope = scope
+        self.receive = receive
+        self.send = send
+        self.began_s = time.perf_counter()
+        self.started = False
+        self.streaming = False
+        self.status = 0
+        self.bytes_out = 0
+        self.notes: dict[str, Any] = {}
+        given = self.header("x-request-id") or ""
+        self.settle_id = secrets.token_hex(12)
+        self.request_id = given if _SAFE_ID.fullmatch(given) else f"req-{self.settle_id}"
+        self.headers_out: dict[str, str] = {"x-content-type-options": "nosniff"}
+        if (
+            given != self.request_id
+        ):  # Serve sends back the id it was given; ours only if it differs
+            self.headers_out["x-request-id"] = self.request_id
+
+    @property
+    def method(self) -> str:
+        """The HTTP method."""
+        return str(self.scope["method"])
+
+    @property
+    def path(self) -> str:
+        """The path, without the query."""
+        return str(self.scope["path"])
+
+    @property
+    def query(self) -> Mapping[str, str]:
+        """The query's fields; of one given twice, the last."""
+        return dict(parse_qsl(self.scope["query_string"].decode("latin-1"), keep_blank_values=True))
+
+    def header(self, name: str) -> str | None:
+        """Return the first header called ``name`` (lower case)."""
+        values = self.header_lines(name)
+        return values[0] if values else None
+
+    def header_lines(self, name: str) -> list[str]:
+        """Return every header called ``name``, in order."""
+        wanted = name.encode()
+        return [value.decode("latin-1") for key, value in self.scope["headers"] if key == wanted]
+
+    async def json_body(self, max_bytes: int) -> tuple[bytes, dict[str, Any]]:
+        """Read the body and return its bytes and the JSON object in them.
+
+        Raises:
+            WrongMediaType: it is not declared as JSON.
+            BodyTooLarge: more than ``max_bytes``; the rest was not read.
+            InvalidRequest: it is not one JSON object, or nested deeper than 64.
+        """
+        media = (self.header("content-type") or "").partition(";")[0].strip().lower()
+        if media != "application/json":
+            raise WrongMediaType(f"Send 'Content-Type: application/json', not '{media[:60]}'.")
+        raw = await self._body(max_bytes)
+        return raw, _object(raw)
+
+    async def _body(self, max_bytes: int) -> bytes:
+        too_large = BodyTooLarge(f"The body is larger than {max_bytes} bytes.")
+        declared = self.header("content-length") or "0"
+        if declared.isdigit() and int(declared) > max_bytes:
+            raise too_large
+        parts, size = [], 0
+        while True:
+            message = await self.receive()
+            if message["type"] == "http.disconnect":
+                raise ConnectionResetError("the client left while sending")
+            parts.append(message.get("body", b""))
+            size += len(parts[-1])
+            if size > max_bytes:
+                raise too_large
+            if not message.get("more_body", False):
+                return b"".join(parts)
+
+    def passed_on(self) -> dict[str, str]:
+        """Return the headers that the engine gets."""
+        told = {"x-request-id": self.request_id}
+        for key, value in self.scope["headers"]:
+            name = key.decode("latin-1")
+            if name in ("traceparent", "tracestate") or name.startswith("x-simulated-"):
+                told[name] = value.decode("latin-1")
+        return told
+
+    def note_seat(self, served_class: str, waited_ms: float) -> None:
+        """Note the seat for the reply's headers and the log."""
+        self.headers_out["x-queue-time-ms"] = f"{waited_ms:.1f}"
+        self.headers_out["x-served-class"] = served_class
+        self.notes |= {"class": served_class, "queue_ms": round(waited_ms, 3)}
+
+    def note_first_byte(self) -> None:
+        """Note for the log that the engine's first byte is here."""
+        self.notes["first_byte_ms"] = round((time.perf_counter() - self.began_s) * 1_000, 3)
+
+    async def start(self, status: int, headers: Mapping[str, str]) -> None:
+        """Begin the reply."""
+        self.started, self.status = True, status
+        self.streaming = headers.get("content-type", "").startswith("text/event-stream")
+        lines = [
+            (name.encode("latin-1"), value.encode("latin-1"))
+            for name, value in {**self.headers_out, **headers}.items()
+        ]
+        await self.send({"type": "http.response.start", "status": status, "headers": lines})
+
+    async def write(self, chunk: bytes, *, more: bool = True) -> None:
+        """Send a piece of the body; ``more=False`` ends the reply."""
+        self.bytes_out += len(chunk)
+        await self.send({"type": "http.response.body", "body": chunk, "more_body": more})
+
+    async def reply(
+        self, status: int, body: object = None, headers: Mapping[str, str] | None = None
+    ) -> None:
+        """Send a whole reply, ``body`` as JSON; None sends none."""
+        raw = b"" if body is None else json.dumps(body).encode()
+        kind = {} if body is None else {"content-type": "application/json"}
+        await self.start(status, {**kind, "content-length": str(len(raw)), **(headers or {})})
+        await self.write(raw, more=False)
+
+
+def _object(raw: bytes) -> dict[str, Any]:
+    """Return the JSON object in ``raw``."""
+
+    def refuse(constant: str) -> None:
+        raise InvalidRequest(f"The body is not valid JSON: {constant} is not a JSON number.")
+
+    try:
+        value = json.loads(raw, parse_constant=refuse)
+    except RecursionError:
+        raise InvalidRequest(f"The body is nested deeper than {MAX_DEPTH}.") from None
+    except (ValueError, UnicodeDecodeError) as err:
+        raise InvalidRequest(f"The body is not valid JSON: {str(err)[:120]}.") from None
+    if not isinstance(value, dict):
+        raise InvalidRequest("The body must be one JSON object.")
+    if _deeper_than(value, MAX_DEPTH):
+        raise InvalidRequest(f"The body is nested deeper than {MAX_DEPTH}.")
+    return value
+
+
+def _deeper_than(value: object, depth: int) -> bool:
+    """Return whether ``value`` is nested deeper than ``depth``, without recursion."""
+    level: list[object] = [value]
+    for _ in range(depth):
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, dict | list)
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+        if not level:
+            return False
+    return any(isinstance(one, dict | list) for one in level)

@@ -1,0 +1,40 @@
+"""Turn a refusal into a reply: status, body in OpenAI's shape, headers that clients obey."""
+
+import json
+import math
+from typing import Any
+
+from serve_app.errors import GateError, Unauthenticated, WrongMethod
+
+
+def body(err: GateError) -> dict[str, Any]:
+    """Return the error object of a reply."""
+    return {
+        "error": {
+            "message": str(err),
+            "type": err.type,
+            "code": err.code,
+            "param": err.param,
+            "details": None,
+        }
+    }
+
+
+def headers(err: GateError) -> dict[str, str]:
+    """Return the headers that tell a client what to do next."""
+    told: dict[str, str] = {}
+    if err.retry_after_s is not None:
+        told["retry-after"] = str(max(1, math.ceil(err.retry_after_s)))
+        told["retry-after-ms"] = str(max(1, math.ceil(err.retry_after_s * 1_000)))
+    if err.status in (429, 503):
+        told["x-refused-by"] = err.refused_by
+    if isinstance(err, Unauthenticated):
+        told["www-authenticate"] = 'Bearer realm="sluicegate"'
+    if isinstance(err, WrongMethod):
+        told["allow"] = err.allow
+    return told
+
+
+def event(err: GateError) -> bytes:
+    """Return the event that ends a broken stream; no ``[DONE]`` follows."""
+    return b"event: error\ndata: " + json.dumps(body(err)).encode() + b"\n\n"

@@ -1,0 +1,83 @@
+"""The routes: path, method, permission, handler. Everything is also under ``/api``.
+
+``OPEN`` needs no caller; ``PAGE`` is admitted on the request page, with its cost; every other
+permission is checked here before the handler runs.
+"""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from starlette.routing import Route
+
+from serve_app.auth import Caller
+from serve_app.errors import WrongMethod
+from serve_app.ingress import about, admin
+from serve_app.ingress.exchange import Exchange, Receive, Scope, Send
+from serve_app.ingress.gate import Gate
+from serve_app.ingress.page import inference
+
+OPEN, PAGE = "", "run_inference"
+
+OpenHandler = Callable[[Gate, Exchange], Awaitable[None]]
+CallerHandler = Callable[[Gate, Exchange, Caller], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One method of one path."""
+
+    method: str
+    path: str
+    permission: str
+    handler: OpenHandler | CallerHandler
+    engine_path: str = ""
+
+
+TABLE = (
+    Entry("GET", "/health", OPEN, about.health),
+    Entry("GET", "/health/live", OPEN, about.health),
+    Entry("GET", "/health/ready", OPEN, about.ready),
+    Entry("GET", "/v1/models", "read_models", about.models),
+    Entry("GET", "/v1/models/{model:path}", "read_models", about.model),
+    Entry("POST", "/v1/chat/completions", PAGE, inference, "/v1/chat/completions"),
+    Entry("POST", "/v1/completions", PAGE, inference, "/v1/completions"),
+    Entry("POST", "/completions", PAGE, inference, "/v1/completions"),
+    Entry("POST", "/v1/auth/api-keys", "manage_keys", admin.create_key),
+    Entry("GET", "/v1/auth/api-keys", "manage_keys", admin.list_keys),
+    Entry("DELETE", "/v1/auth/api-keys/{key_id}", "manage_keys", admin.revoke_key),
+)
+
+
+def routes(gate: Gate) -> list[Route]:
+    """Return the routes of one gateway, one per path."""
+    paths: dict[str, dict[str, Entry]] = {}
+    for entry in TABLE:
+        paths.setdefault(entry.path, {})[entry.method] = entry
+    return [
+        Route(prefix + path, _Methods(gate, path, entries))
+        for path, entries in paths.items()
+        for prefix in ("", "/api")
+    ]
+
+
+class _Methods:
+    """The ASGI endpoint of one path."""
+
+    def __init__(self, gate: Gate, path: str, entries: dict[str, Entry]) -> None:
+        self._gate, self._path, self._entries = gate, path, entries
+
+    async def __call__(self, scope: Scope, _receive: Receive, _send: Send) -> None:
+        exchange: Exchange = scope["exchange"]
+        scope["route_path"] = self._path
+        method = "GET" if exchange.method == "HEAD" else exchange.method
+        entry = self._entries.get(method)
+        if entry is None:
+            allow = ", ".join(sorted(self._entries))
+            raise WrongMethod(f"{self._path} takes {allow}.", allow=allow)
+        scope["engine_path"] = entry.engine_path
+        if entry.permission in (OPEN, PAGE):
+            await entry.handler(self._gate, exchange)  # type: ignore[call-arg]
+        else:
+            async with self._gate.admitted(exchange, cost=0) as bill:
+                bill.caller.must(entry.permission)
+                await entry.handler(self._gate, exchange, bill.caller)  # type: ignore[call-arg]

@@ -1,0 +1,330 @@
+"""Start the gate on one machine, tell when it is ready, and leave nothing behind.
+
+    plan     everything that can be known early: the file, the settings, the port
+    run      reaper ── serve run ── Ray ── HAProxy, gateway, store, engines
+             told to stop: Serve shuts down in order, then the reaper ends whoever is left
+
+What Ray and Serve print goes to a log file; the terminal shows what a person waits for.
+"""
+
+import errno
+import json
+import os
+import resource
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import yaml
+
+from serve_app import reaper
+from serve_app.auth import reveal_path
+from serve_app.engine import check_source, engine_log_dir
+from serve_app.engine.process import last_words
+from serve_app.haproxy import HOST_ENV, PROXY_KEY_ENV
+from serve_app.settings import Secrets, Settings, SettingsError, data_dir
+
+IMPORT_PATH = "serve_app.app:build"
+READY_LIMIT_S = 900.0
+SHUTDOWN_S = 20.0
+MAX_CONNECTIONS = 20_000
+
+
+class CannotStartError(Exception):
+    """Known before anything was started; one line that names the cause and the mend."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to start.
+
+    Attributes:
+        config: the whole of serve_config.yaml, with the command line's changes.
+        settings: ours in it.
+        host, port: where the gate listens.
+    """
+
+    config: dict[str, Any]
+    settings: Settings
+    host: str
+    port: int
+
+    @property
+    def url(self) -> str:
+        """Where a client on this machine reaches the gate."""
+        return f"http://{'127.0.0.1' if self.host == '0.0.0.0' else self.host}:{self.port}"
+
+
+def plan(
+    config: Path, *, engine: str | None = None, port: int | None = None, host: str | None = None
+) -> Plan:
+    """Return what to start, after every check that needs nothing started.
+
+    Raises:
+        CannotStartError: naming the file, the setting or the port at fault.
+    """
+    whole = _loaded(config)
+    application = _ours(whole, config)
+    args = application.setdefault("args", {})
+    if engine is not None:
+        args["models"] = [
+            {**model, "engine": engine} for model in args.get("models") or _default_models()
+        ]
+    http = whole.setdefault("http_options", {})
+    http["host"] = host or http.get("host", "127.0.0.1")
+    http["port"] = port or http.get("port", 8000)
+    try:
+        settings = Settings.from_args(args)
+        for model in settings.models:
+            check_source(model)
+    except SettingsError as err:
+        raise CannotStartError(f"{config}: {err}") from None
+    _must_be_free(http["host"], http["port"])
+    return Plan(whole, settings, http["host"], http["port"])
+
+
+def _loaded(config: Path) -> dict[str, Any]:
+    try:
+        whole = yaml.safe_load(config.read_text())
+    except OSError as err:
+        raise CannotStartError(f"{config}: {err.strerror}") from None
+    except yaml.YAMLError as err:
+        raise CannotStartError(f"{config} is not YAML: {' '.join(str(err).split())}") from None
+    if not isinstance(whole, dict):
+        raise CannotStartError(f"{config} is not a Serve config file (no 'applications')")
+    return whole
+
+
+def _ours(whole: dict[str, Any], config: Path) -> dict[str, Any]:
+    applications = whole.get("applications") or []
+    found = [one for one in applications if one.get("import_path") == IMPORT_PATH]
+    if len(found) != 1:
+        raise CannotStartError(
+            f"{config}: needs one application with 'import_path: {IMPORT_PATH}', has {len(found)}"
+        )
+    ours: dict[str, Any] = found[0]
+    return ours
+
+
+def _default_models() -> list[dict[str, Any]]:
+    return [model.model_dump(exclude_unset=True) for model in Settings().models]
+
+
+def _must_be_free(host: str, port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as err:
+            taken = err.errno == errno.EADDRINUSE
+            why = "is in use; stop what listens there" if taken else f"cannot be bound: {err}"
+            raise CannotStartError(f"port {port} on {host} {why}, or choose PORT=…") from None
+
+
+def run(plan: Plan) -> int:
+    """Serve until told to stop; return the exit code. Nothing that was started is left."""
+    told: list[int] = []
+
+    def note(number: int, _frame: FrameType | None) -> None:
+        told.append(number)
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, note)
+    folder = data_dir(plan.settings.store)
+    (folder / "logs").mkdir(parents=True, exist_ok=True, mode=0o700)
+    log = folder / "logs" / "serve.log"
+    scratch = Path(tempfile.mkdtemp(prefix="sluicegate-"))
+    try:
+        serving = _start(plan, scratch, log)
+        try:
+            return _until_stopped(plan, serving, log, told)
+        finally:
+            _stop(serving, told)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _start(plan: Plan, scratch: Path, log: Path) -> "subprocess.Popen[bytes]":
+    """Start ``serve run`` under a reaper, in a process group that the terminal does not signal."""
+    config = scratch / "serve_config.yaml"
+    config.write_text(yaml.safe_dump(plan.config))
+    _say(f"Starting; what Ray and Serve print is in {log}")
+    with log.open("wb") as out:
+        return subprocess.Popen(
+            reaper.command(sys.executable, "-m", "serve_app.serving", str(config)),
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            env=environment(plan, scratch),
+            process_group=0,
+        )
+
+
+def environment(plan: Plan, scratch: Path) -> dict[str, str]:
+    """Return the environment of ``serve run``: the fast proxy with its shim, all on loopback."""
+    shim = Path(sys.executable).with_name("sluicegate-haproxy")
+    ours = {
+        "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+        "RAY_SERVE_HAPROXY_BINARY_PATH": str(shim),
+        "RAY_SERVE_HAPROXY_MAXCONN": str(_connections()),
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(_free_port()),
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(_free_port()),
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(scratch / "haproxy.cfg"),
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(scratch / "admin.sock"),
+        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(scratch / "metrics.sock"),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(scratch),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(scratch / "server-state"),
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0.5",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        PROXY_KEY_ENV: secrets.token_urlsafe(32),
+    }
+    forced = {HOST_ENV: plan.host}
+    return {**ours, **os.environ, **forced}
+
+
+def _connections() -> int:
+    """Return how many clients HAProxy may hold: it wants two and a half file descriptors each."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # the children inherit it
+    return max(100, min(MAX_CONNECTIONS, (hard - 500) * 2 // 5))
+
+
+def _until_stopped(
+    plan: Plan, serving: "subprocess.Popen[bytes]", log: Path, told: list[int]
+) -> int:
+    """Wait for ready, say so, and wait for the end."""
+    deadline_s = time.monotonic() + READY_LIMIT_S
+    seen: dict[str, Any] = {}
+    ready = False
+    while not told:
+        if serving.poll() is not None:
+            return _fail(f"Serve ended: {_why(log)}")
+        if not ready:
+            health = _health(plan.url)
+            seen = _progress(seen, health)
+            if "failing" in health.get("models", {}).values():
+                return _fail(_engine_failure(plan))
+            ready = health.get("status") == "ready"
+            if ready:
+                _banner(plan)
+            elif time.monotonic() > deadline_s:
+                return _fail(f"not ready after {READY_LIMIT_S:g} s; see {log}")
+        time.sleep(0.2)  # a person waits; nothing tells us
+    return 0
+
+
+def _health(url: str) -> dict[str, Any]:
+    """Return what ``/health/ready`` says; empty while nobody answers."""
+    try:
+        with urllib.request.urlopen(f"{url}/health/ready", timeout=2) as reply:
+            said = json.load(reply)
+    except urllib.error.HTTPError as err:
+        with err:
+            said = _json(err.read())
+    except OSError:
+        return {}
+    return said if isinstance(said, dict) else {}
+
+
+def _json(raw: bytes) -> object:
+    try:
+        return json.loads(raw)
+    except ValueError:
+        return {}
+
+
+def _progress(seen: dict[str, Any], health: dict[str, Any]) -> dict[str, Any]:
+    """Say what has changed since the last look."""
+    models = health.get("models", {})
+    for name, state in models.items():
+        if seen.get("models", {}).get(name) != state:
+            _say(f"model {name}: {state}")
+    return health or seen
+
+
+def _engine_failure(plan: Plan) -> str:
+    logs = sorted(
+        engine_log_dir(plan.settings.store).glob("engine-*.log"),
+        key=lambda log: log.stat().st_mtime,
+    )
+    if not logs:
+        return "a model failed to start"
+    said = [line for line in last_words(logs[-1], lines=40) if "Error" in line]
+    return f"a model failed to start: {said[-1] if said else 'no error told'}; see {logs[-1]}"
+
+
+def _why(log: Path) -> str:
+    """Return the line of Serve's log that says most."""
+    said = [line for line in last_words(log, lines=60) if "Error" in line or "error" in line]
+    return f"{said[-1] if said else 'it said nothing'}; see {log}"
+
+
+def _banner(plan: Plan) -> None:
+    """Say that it is ready, the admin key if it is new, and a line to paste."""
+    path = reveal_path(data_dir(plan.settings.store))
+    key = path.read_text().strip() if path.exists() else None
+    if key is not None:
+        path.unlink()
+        _say(f"\nAdmin key, shown this once: {key}")
+    elif Secrets.from_environ().admin_keys:
+        _say("\nAdmin key: the one in SLUICEGATE_ADMIN_KEY")
+    else:
+        _say(
+            "\nAdmin key: the one shown at the first start. Lost it? Start again with "
+            "SLUICEGATE_ADMIN_KEY=<a long random text>"
+        )
+    body = {
+        "model": plan.settings.models[0].name,
+        "messages": [{"role": "user", "content": "What is the capital of France?"}],
+        "max_tokens": 32,
+    }
+    _say(
+        f"\n  curl {plan.url}/v1/chat/completions \\\n"
+        f'    -H "Authorization: Bearer {key or "$SLUICEGATE_KEY"}" \\\n'
+        f'    -H "Content-Type: application/json" \\\n'
+        f"    -d '{json.dumps(body)}'\n"
+    )
+    _say(f"Sluicegate is ready at {plan.url}")
+
+
+def _stop(serving: "subprocess.Popen[bytes]", told: list[int]) -> None:
+    """Let Serve shut down in order, then end whoever is left; a second signal skips the order."""
+    signals = len(told)
+    if serving.poll() is None:
+        _say("Stopping")
+        for pid in reaper.descendants(serving.pid)[:1]:
+            os.kill(pid, signal.SIGINT)
+        deadline_s = time.monotonic() + SHUTDOWN_S
+        while serving.poll() is None and time.monotonic() < deadline_s and len(told) == signals:
+            time.sleep(0.05)  # Popen.wait would not see a second signal
+        serving.terminate()
+        serving.wait()
+
+
+def _fail(why: str) -> int:
+    sys.stderr.write(f"sluicegate: {why}\n")
+    return 1
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

@@ -1,0 +1,228 @@
+"""Take a seat, or wait in line for one, and give it back however it ends.
+
+One :class:`Line` serves all requests of one gateway. Its two background tasks *hear* (a seat came
+free for one of ours) and *tend* (we live; whom did a lost message forget?); what it could not give
+back because the store was away, it gives back when the store is there again.
+"""
+
+import asyncio
+import itertools
+import logging
+import random
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+
+from serve_app.errors import NoCapacity, QueueFull, QueueTimeout, ShuttingDown, StoreUnavailable
+from serve_app.queueing.order import retry_after_s
+from serve_app.settings import QueueClass
+from serve_app.store import Address, Store, keys
+
+TEND_S = 0.25
+_log = logging.getLogger("sluicegate.queueing")
+
+
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """Permission to run one request on one replica.
+
+    Attributes:
+        replica: its id.
+        address: how to reach it.
+        arrived_us: when the request first came; hand it in when entering again.
+        waited_ms: time in line.
+        served_class: the class it was seated in.
+    """
+
+    replica: str
+    address: Address
+    arrived_us: int
+    waited_ms: float
+    served_class: str
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What the store counted of one model at the last look."""
+
+    running: int = 0
+    waiting: int = 0
+    replicas: int = 0
+    seats: int = 0
+    oldest_ms: int = 0
+    drain_per_s: float = 0.0
+
+
+class Line:
+    """The line as one gateway sees it; :meth:`open` before use, :meth:`close` after.
+
+    Attributes:
+        gateway: this gateway's id.
+        loads: what the store counted of each model at the last look.
+        tended: whether the last look reached the store.
+    """
+
+    def __init__(self, store: Store, models: Iterable[str]) -> None:
+        self._store = store
+        self._keys = {model: keys.line(model) for model in models}
+        self.gateway = secrets.token_hex(8)
+        self._channel = keys.wake_channel(self.gateway)
+        self._numbers = itertools.count(1)
+        self._waiting: dict[str, tuple[str, asyncio.Future[tuple[str, str]]]] = {}
+        self._owed: dict[str, str] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+        self._also: list[Callable[[], Awaitable[None]]] = []
+        self._closing = False
+        self.loads = {model: Load() for model in self._keys}
+        self.tended = False
+
+    def tend_also(self, chore: Callable[[], Awaitable[None]]) -> None:
+        """Run ``chore`` with every look; it may raise StoreUnavailable."""
+        self._also.append(chore)
+
+    async def open(self) -> None:
+        """Begin to hear and to tend."""
+        self._tasks = [asyncio.create_task(self._hear()), asyncio.create_task(self._tend())]
+
+    async def close(self) -> None:
+        """Turn away whoever waits, give everything back and stop. Never raises."""
+        self._closing = True
+        for _, turn in self._waiting.values():
+            if not turn.done():
+                turn.set_exception(
+                    ShuttingDown("This gateway is shutting down; try again.", retry_after_s=1.0)
+                )
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        with suppress(StoreUnavailable):
+            for names in self._keys.values():
+                await self._store.run("line_retire", names, [self._channel])
+
+    @asynccontextmanager
+    async def seat(
+        self, model: str, queue_class: QueueClass, *, arrived_us: int = 0, avoid: str = ""
+    ) -> AsyncIterator[Seat]:
+        """Lend a seat on a replica of ``model`` for as long as the block runs.
+
+        Args:
+            model: its name in the settings.
+            queue_class: how long and among how many it may wait.
+            arrived_us: when the request first came, if it enters again.
+            avoid: the replica that just failed it.
+
+        Raises:
+            QueueFull: nothing was reserved.
+            QueueTimeout, NoCapacity, ShuttingDown: the ticket was given back.
+            StoreUnavailable: what was reserved is given back when the store is there again.
+        """
+        ticket = f"{self._channel}/{next(self._numbers)}"
+        try:
+            yield await self._take(model, ticket, queue_class, arrived_us, avoid)
+        finally:
+            await asyncio.shield(asyncio.create_task(self._leave(model, ticket)))
+
+    async def _take(
+        self, model: str, ticket: str, queue_class: QueueClass, arrived_us: int, avoid: str
+    ) -> Seat:
+        began_s = time.monotonic()
+        turn: asyncio.Future[tuple[str, str]] = asyncio.get_running_loop().create_future()
+        self._waiting[ticket] = (model, turn)  # before the store can call us
+        try:
+            said, *rest = await self._store.run(
+                "line_enter",
+                self._keys[model],
+                [ticket, queue_class.max_tickets, arrived_us, avoid],
+            )
+            if said == "full":
+                raise self._full(waiting=rest[0], rate=float(rest[3]))
+            if said == "seated":
+                turn.cancel()
+                return Seat(rest[0], Address.from_json(rest[1]), rest[2], 0.0, queue_class.name)
+            replica, info = await self._turn(turn, model, queue_class)
+            waited_ms = (time.monotonic() - began_s) * 1_000
+            return Seat(replica, Address.from_json(info), rest[2], waited_ms, queue_class.name)
+        finally:
+            del self._waiting[ticket]
+
+    async def _turn(
+        self, turn: "asyncio.Future[tuple[str, str]]", model: str, queue_class: QueueClass
+    ) -> tuple[str, str]:
+        """Wait until it is this ticket's turn; refuse when the class's patience ends."""
+        try:
+            return await asyncio.wait_for(turn, queue_class.max_wait_s)
+        except TimeoutError:
+            load = self.loads[model]
+            after_s = retry_after_s(load.waiting, load.drain_per_s, random.random())
+            waited = f"waited {queue_class.max_wait_s:g} s"
+            if load.replicas == 0:
+                raise NoCapacity(
+                    f"The model '{model}' has no replica; {waited} for one to start.",
+                    retry_after_s=after_s,
+                ) from None
+            raise QueueTimeout(
+                f"No seat came free for the model '{model}'; {waited}.", retry_after_s=after_s
+            ) from None
+
+    def _full(self, *, waiting: int, rate: float) -> QueueFull:
+        return QueueFull(
+            f"{waiting} requests wait already, as many as may.",
+            retry_after_s=retry_after_s(waiting, rate, random.random()),
+        )
+
+    async def _leave(self, model: str, ticket: str) -> None:
+        try:
+            await self._store.run("line_leave", self._keys[model], [ticket])
+        except StoreUnavailable:
+            self._owed[ticket] = model  # the tender pays it
+
+    async def _hear(self) -> None:
+        """Wake whom the store has seated, for as long as this gateway lives."""
+        while not self._closing:
+            with suppress(StoreUnavailable):
+                async for message in self._store.hear(self._channel):
+                    self._wake(*message.split("\n", 2))
+            await asyncio.sleep(TEND_S)  # the store is away; the tender says so
+
+    def _wake(self, ticket: str, replica: str, info: str) -> None:
+        _, turn = self._waiting.get(ticket, (None, None))
+        if turn is not None and not turn.done():
+            turn.set_result((replica, info))
+
+    async def _tend(self) -> None:
+        while not self._closing:
+            try:
+                for model in self._keys:
+                    await self._look(model)
+                await self._pay()
+                for chore in self._also:
+                    await chore()
+                self.tended = True
+            except StoreUnavailable as err:
+                self.tended = False
+                _log.warning("the line cannot be tended: %s", err)
+                await asyncio.sleep(1.0)  # the store is away; no need to knock often
+            await asyncio.sleep(TEND_S)  # the look that catches a lost message
+
+    async def _look(self, model: str) -> None:
+        """Show that we live, take the counts, and wake whom a lost message forgot."""
+        names = self._keys[model]
+        told = await self._store.run("line_tend", names, [self._channel])
+        running, waiting, replicas, seats, oldest_ms, rate = told
+        self.loads[model] = Load(running, waiting, replicas, seats, oldest_ms, float(rate))
+        mine = [ticket for ticket, (of, _) in self._waiting.items() if of == model]
+        if not mine:
+            return
+        seated = await self._store.fields(names[5], *mine)
+        for ticket, replica in zip(mine, seated, strict=True):
+            if replica is not None:
+                (info,) = await self._store.fields(names[0], replica)
+                if info is not None:
+                    self._wake(ticket, replica, info)
+
+    async def _pay(self) -> None:
+        for ticket, model in list(self._owed.items()):
+            await self._store.run("line_leave", self._keys[model], [ticket])
+            del self._owed[ticket]

