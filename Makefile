@@ -1,16 +1,19 @@
 # `make run` and `make test` set up all that they need in .venv; plain `make` lists the targets.
 
 .DEFAULT_GOAL := help
+# What is compiled once is read from then on; without it every start takes twice as long.
+unexport PYTHONDONTWRITEBYTECODE
 .PHONY: help install install-dev run test check lock clean
 
 # What to say on the command line or in the environment, all optional:
 FLAVOUR ?=
 CONFIG ?=
 ENGINE ?=
-HOST ?=
 PORT ?=
 PYTEST_ARGS ?=
 UPGRADE ?=
+# On the command line only: some shells and compilers keep another HOST in the environment.
+HOST :=
 
 # PYTHON= names the Python to use. Without it: the first of these that starts, is in range and, if
 # any does, can make a virtual environment. A command that is there may still not start: pyenv's

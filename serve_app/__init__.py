@@ -17,9 +17,12 @@ and what was decided there. An arrow is an import; none goes back.
     store      the only room that knows Redis
     telemetry  the access log
 
-The hall, open to every room: ``errors`` (every refusal), ``settings`` (every knob) and
-``reaper`` (a child process that never outlives us). ``app`` joins the rooms into one Serve
-application; ``cli`` starts it.
+The hall, open to every room: ``errors`` (every refusal), ``settings`` (every knob),
+``environment`` (secrets and where data lies), ``reaper`` (a child process that never outlives us)
+and ``haproxy`` (the shim in front of HAProxy).
+
+``app`` joins the rooms into one Serve application. ``cli`` starts it on one machine: ``plan`` finds
+what is wrong before anything runs, ``launch`` starts ``serving`` and leaves nothing behind.
 """
 
 __version__ = "0.1.0"

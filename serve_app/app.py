@@ -16,11 +16,12 @@ from ray import serve
 from ray.serve import Application
 
 from serve_app import auth, engine
+from serve_app.environment import Secrets, data_dir
 from serve_app.haproxy import PROXY_KEY_ENV
 from serve_app.ingress import Door, Gate, Relay
 from serve_app.limits import Holds
 from serve_app.queueing import LOOK_BACK_S, REPORT_INTERVAL_S, Line, replicas_for_line, report
-from serve_app.settings import Autoscaling, Model, Secrets, Settings, data_dir
+from serve_app.settings import Autoscaling, Model, Settings
 from serve_app.store import Store, store_url
 
 __all__ = ["Gateway", "build", "replicas_for_line"]

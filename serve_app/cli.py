@@ -11,7 +11,8 @@ from typing import Annotated
 
 import typer
 
-from serve_app import launch
+from serve_app.launch import run as serve_until_stopped
+from serve_app.plan import CannotStartError, plan
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -32,10 +33,10 @@ def run(
 ) -> None:
     """Serve on this machine until Ctrl-C."""
     try:
-        plan = launch.plan(config, engine=engine, port=port, host=host)
-    except launch.CannotStartError as err:
+        planned = plan(config, engine=engine, port=port, host=host)
+    except CannotStartError as err:
         raise SystemExit(f"sluicegate: {err}") from None
-    raise SystemExit(launch.run(plan))
+    raise SystemExit(serve_until_stopped(planned))
 
 
 def main() -> None:

@@ -1,13 +1,12 @@
 """Start the gate on one machine, tell when it is ready, and leave nothing behind.
 
-    plan     everything that can be known early: the file, the settings, the port
-    run      reaper ── serve run ── Ray ── HAProxy, gateway, store, engines
-             told to stop: Serve shuts down in order, then the reaper ends whoever is left
+    reaper ── serve run ── Ray ── HAProxy, gateway, store, engines
+
+Told to stop, Serve shuts down in order; then the reaper ends whoever is left.
 
 What Ray and Serve print goes to a log file; the terminal shows what a person waits for.
 """
 
-import errno
 import json
 import os
 import resource
@@ -21,7 +20,6 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -30,106 +28,14 @@ import yaml
 
 from serve_app import reaper
 from serve_app.auth import reveal_path
-from serve_app.engine import check_source, engine_log_dir
-from serve_app.engine.process import last_words
+from serve_app.engine import engine_log_dir, last_words
+from serve_app.environment import Secrets, data_dir
 from serve_app.haproxy import HOST_ENV, PROXY_KEY_ENV
-from serve_app.settings import Secrets, Settings, SettingsError, data_dir
+from serve_app.plan import Plan
 
-IMPORT_PATH = "serve_app.app:build"
 READY_LIMIT_S = 900.0
 SHUTDOWN_S = 20.0
 MAX_CONNECTIONS = 20_000
-
-
-class CannotStartError(Exception):
-    """Known before anything was started; one line that names the cause and the mend."""
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What to start.
-
-    Attributes:
-        config: the whole of serve_config.yaml, with the command line's changes.
-        settings: ours in it.
-        host, port: where the gate listens.
-    """
-
-    config: dict[str, Any]
-    settings: Settings
-    host: str
-    port: int
-
-    @property
-    def url(self) -> str:
-        """Where a client on this machine reaches the gate."""
-        return f"http://{'127.0.0.1' if self.host == '0.0.0.0' else self.host}:{self.port}"
-
-
-def plan(
-    config: Path, *, engine: str | None = None, port: int | None = None, host: str | None = None
-) -> Plan:
-    """Return what to start, after every check that needs nothing started.
-
-    Raises:
-        CannotStartError: naming the file, the setting or the port at fault.
-    """
-    whole = _loaded(config)
-    application = _ours(whole, config)
-    args = application.setdefault("args", {})
-    if engine is not None:
-        args["models"] = [
-            {**model, "engine": engine} for model in args.get("models") or _default_models()
-        ]
-    http = whole.setdefault("http_options", {})
-    http["host"] = host or http.get("host", "127.0.0.1")
-    http["port"] = port or http.get("port", 8000)
-    try:
-        settings = Settings.from_args(args)
-        for model in settings.models:
-            check_source(model)
-    except SettingsError as err:
-        raise CannotStartError(f"{config}: {err}") from None
-    _must_be_free(http["host"], http["port"])
-    return Plan(whole, settings, http["host"], http["port"])
-
-
-def _loaded(config: Path) -> dict[str, Any]:
-    try:
-        whole = yaml.safe_load(config.read_text())
-    except OSError as err:
-        raise CannotStartError(f"{config}: {err.strerror}") from None
-    except yaml.YAMLError as err:
-        raise CannotStartError(f"{config} is not YAML: {' '.join(str(err).split())}") from None
-    if not isinstance(whole, dict):
-        raise CannotStartError(f"{config} is not a Serve config file (no 'applications')")
-    return whole
-
-
-def _ours(whole: dict[str, Any], config: Path) -> dict[str, Any]:
-    applications = whole.get("applications") or []
-    found = [one for one in applications if one.get("import_path") == IMPORT_PATH]
-    if len(found) != 1:
-        raise CannotStartError(
-            f"{config}: needs one application with 'import_path: {IMPORT_PATH}', has {len(found)}"
-        )
-    ours: dict[str, Any] = found[0]
-    return ours
-
-
-def _default_models() -> list[dict[str, Any]]:
-    return [model.model_dump(exclude_unset=True) for model in Settings().models]
-
-
-def _must_be_free(host: str, port: int) -> None:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as err:
-            taken = err.errno == errno.EADDRINUSE
-            why = "is in use; stop what listens there" if taken else f"cannot be bound: {err}"
-            raise CannotStartError(f"port {port} on {host} {why}, or choose PORT=…") from None
 
 
 def run(plan: Plan) -> int:

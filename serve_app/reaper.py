@@ -23,6 +23,7 @@ import time
 from pathlib import Path
 
 GRACE_S = 10.0
+ORPHANS_GRACE_S = 0.2
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -119,20 +120,24 @@ def _run(parent: int, program: list[str]) -> int:
         die_with_parent(signal.SIGKILL)
 
     child = subprocess.Popen(program, process_group=0, preexec_fn=as_child)  # noqa: PLW1509 - no threads here
-    code = _until_ended(child.pid, awaited)
-    end_family(os.getpid())
+    code, grace_s = _until_ended(child.pid, awaited)
+    end_family(os.getpid(), grace_s)
     return code % 256
 
 
-def _until_ended(pid: int, awaited: set[signal.Signals]) -> int:
-    """Wait for the end of ``pid`` or for a signal to stop; return the exit code."""
+def _until_ended(pid: int, awaited: set[signal.Signals]) -> tuple[int, float]:
+    """Wait for the end of ``pid`` or for a signal to stop.
+
+    Returns the exit code, and how long the rest of the family may take: children whose parent is
+    dead have nobody to finish for, and whoever watches us waits to hear of it.
+    """
     while True:
         told = signal.sigwait(awaited)
         if told != signal.SIGCHLD:
-            return 128 + told
+            return 128 + told, GRACE_S
         codes = collect_dead()
         if pid in codes:
-            return codes[pid]
+            return codes[pid], ORPHANS_GRACE_S
 
 
 def main() -> None:

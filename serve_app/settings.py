@@ -1,14 +1,14 @@
 """Every knob, with its unit, range, default and a sentence. Read once, checked once, then frozen.
 
 The tree mirrors ``args`` in ``serve_config.yaml``. Secrets are not settings: they come from the
-environment only (:class:`Secrets`), so that no config file, config map or commit holds one.
+environment only (:mod:`serve_app.environment`), so that no config file, config map or commit holds
+one.
 """
 
 import difflib
-import os
+import ipaddress
 import re
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -26,6 +26,21 @@ class Section(BaseModel):
     )
 
 
+class Replicas(Section):
+    """A number of replicas, from the fewest to the most."""
+
+    min_replicas: int
+    max_replicas: int
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.min_replicas > self.max_replicas:
+            raise ValueError(
+                f"min_replicas {self.min_replicas} is above max_replicas {self.max_replicas}"
+            )
+        return self
+
+
 class Store(Section):
     """Where keys, limits and the line live."""
 
@@ -41,7 +56,7 @@ class Store(Section):
     @field_validator("url")
     @classmethod
     def _no_password(cls, url: str | None) -> str | None:
-        if url and re.match(r"^\w+://[^/]*:[^/@]+@", url):
+        if url and re.search(r"(?s)://.*:.*@|[?&]password=", url):
             raise ValueError("holds a password; put the URL into SLUICEGATE_STORE_URL instead")
         return url
 
@@ -55,8 +70,6 @@ class Auth(Section):
     @field_validator("trusted_proxies")
     @classmethod
     def _cidrs(cls, cidrs: list[str]) -> list[str]:
-        import ipaddress  # noqa: PLC0415 - only a start needs it
-
         for cidr in cidrs:
             ipaddress.ip_network(cidr)
         return cidrs
@@ -125,7 +138,7 @@ class Simulated(Section):
     """Share of streams cut off in the middle."""
 
 
-class Autoscaling(Section):
+class Autoscaling(Replicas):
     """How many replicas a model has."""
 
     min_replicas: int = Field(default=1, ge=0, le=10_000)
@@ -142,14 +155,6 @@ class Autoscaling(Section):
 
     downscale_delay_s: float = Field(default=120.0, ge=0, le=86_400)
     """Seconds the seats must stand empty before a replica is drained."""
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if self.min_replicas > self.max_replicas:
-            raise ValueError(
-                f"min_replicas {self.min_replicas} is above max_replicas {self.max_replicas}"
-            )
-        return self
 
 
 class Model(Section):
@@ -192,13 +197,13 @@ class Model(Section):
     @classmethod
     def _ours_to_set(cls, args: dict[str, Any]) -> dict[str, Any]:
         ours = {"host", "port", "model", "served_model_name", "api_key", "middleware", "uds"}
-        taken = sorted({name.replace("-", "_") for name in args} & ours)
-        if taken:
+        spelt = {name.replace("-", "_"): value for name, value in args.items()}
+        if taken := sorted(spelt.keys() & ours):
             raise ValueError(f"{', '.join(taken)} is set by the gate; remove it")
-        return args
+        return spelt
 
 
-class Gateway(Section):
+class Gateway(Replicas):
     """The ingress replicas."""
 
     min_replicas: int = Field(default=1, ge=1, le=1_000)
@@ -212,14 +217,6 @@ class Gateway(Section):
 
     first_byte_timeout_s: Seconds = 300.0
     """Seconds a replica may be silent before its first byte; then 504."""
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if self.min_replicas > self.max_replicas:
-            raise ValueError(
-                f"min_replicas {self.min_replicas} is above max_replicas {self.max_replicas}"
-            )
-        return self
 
 
 SMOLLM2 = Model(
@@ -249,14 +246,14 @@ class Settings(Section):
         return models
 
     @classmethod
-    def from_args(cls, args: Mapping[str, Any]) -> Self:
+    def from_args(cls, args: object) -> Self:
         """Return settings from the ``args`` of serve_config.yaml.
 
         Raises:
             SettingsError: naming the path of every wrong key and how to mend it.
         """
         try:
-            return cls.model_validate(dict(args))
+            return cls.model_validate(args)
         except ValidationError as err:
             raise SettingsError("; ".join(_tell(cls, err))) from None
 
@@ -276,12 +273,14 @@ def _tell(root: type[BaseModel], err: ValidationError) -> Iterator[str]:
             yield f"{where}: unknown setting; {hint}"
         else:
             said = mistake["msg"].removeprefix("Value error, ")
-            yield f"{where}: {said} (got {_shown(mistake['input'])})"
+            yield f"{where}: {said}{_got(mistake['input'])}"
 
 
-def _shown(value: object) -> str:
-    """Return a short form of a refused value, without what could be a password in a URL."""
-    return re.sub(r"//[^@'\s]*@", "//***@", repr(value))[:80]
+def _got(value: object) -> str:
+    """Return a refused value's mention; of a block or what may hold a password, nothing."""
+    text = repr(value)
+    hidden = isinstance(value, dict | list) or "@" in text or "password" in text
+    return "" if hidden else f" (got {text[:80]})"
 
 
 def _names(root: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
@@ -299,34 +298,3 @@ def section_of(section: type[BaseModel], name: str) -> type[BaseModel]:
     inner = getattr(kind, "__args__", ()) or (kind,)
     found = [one for one in inner if isinstance(one, type) and issubclass(one, BaseModel)]
     return found[0] if found else section
-
-
-class Secrets(Section):
-    """What the environment alone may hold."""
-
-    store_url: str | None = None
-    admin_keys: list[str] = []
-    api_keys: list[str] = []
-    proxy_key: str | None = None
-
-    @classmethod
-    def from_environ(cls, environ: Mapping[str, str] = os.environ) -> Self:
-        """Return the secrets of this process's environment."""
-
-        def several(name: str) -> list[str]:
-            return [key.strip() for key in environ.get(name, "").split(",") if key.strip()]
-
-        return cls(
-            store_url=environ.get("SLUICEGATE_STORE_URL") or None,
-            admin_keys=several("SLUICEGATE_ADMIN_KEY"),
-            api_keys=several("SLUICEGATE_API_KEY"),
-            proxy_key=environ.get("SLUICEGATE_PROXY_KEY") or None,
-        )
-
-
-def data_dir(store: Store, environ: Mapping[str, str] = os.environ) -> Path:
-    """Return the folder for everything that must outlive a restart on this machine."""
-    if store.data_dir:
-        return Path(store.data_dir).expanduser().absolute()
-    share = environ.get("XDG_DATA_HOME") or "~/.local/share"
-    return Path(share).expanduser() / "sluicegate"

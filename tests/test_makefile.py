@@ -1,5 +1,6 @@
 """What `make` starts, and that it ends."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -14,7 +15,9 @@ ENVIRONMENT = {name: text for name, text in os.environ.items() if not name.start
 
 def make(*arguments: str, cwd: Path = MAKEFILE.parent) -> subprocess.Popen[str]:
     line = ["make", "--no-print-directory", f"--file={MAKEFILE}", *arguments]
-    return subprocess.Popen(line, cwd=cwd, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        line, cwd=cwd, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
 
 
 @pytest.mark.parametrize(
@@ -37,9 +40,10 @@ def test_make_run_passes_what_is_said(said: list[str], options: str) -> None:
 
 PATIENT = """
 import pathlib, signal
-signal.signal(signal.SIGTERM, lambda *_: pathlib.Path("ended").touch())
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
 print("up", flush=True)
-signal.pause()
+signal.sigwait([signal.SIGTERM])
+pathlib.Path("ended").touch()
 """
 
 
@@ -53,5 +57,9 @@ def test_make_run_ends_with_make(tmp_path: Path) -> None:
     assert running.stdout is not None
     assert running.stdout.readline() == "up\n"
     running.send_signal(signal.SIGTERM)
-    running.communicate(timeout=30)
+    try:
+        running.communicate(timeout=30)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(running.pid, signal.SIGKILL)
     assert (tmp_path / "ended").exists()

@@ -16,7 +16,7 @@ checks, scales and drains the actor.
 
 from serve_app.engine.command import engine_argv, gpus_per_replica
 from serve_app.engine.guard import InternalKeyGuard
-from serve_app.engine.process import EngineProcess, EngineStartError
+from serve_app.engine.process import EngineProcess, EngineStartError, last_words
 from serve_app.engine.replica import ModelReplica, engine_log_dir
 from serve_app.engine.sources import check_source, resolve
 
@@ -29,5 +29,6 @@ __all__ = [
     "engine_argv",
     "engine_log_dir",
     "gpus_per_replica",
+    "last_words",
     "resolve",
 ]

@@ -11,10 +11,11 @@ import socket
 from pathlib import Path
 
 from serve_app.engine.command import engine_argv
-from serve_app.engine.process import EngineProcess
+from serve_app.engine.process import EngineProcess, EngineStartError
 from serve_app.engine.sources import resolve
+from serve_app.environment import Secrets, data_dir
 from serve_app.errors import StoreUnavailable
-from serve_app.settings import Model, Secrets, data_dir
+from serve_app.settings import Model
 from serve_app.settings import Store as StoreSettings
 from serve_app.store import Address, Store, registry, store_url
 
@@ -51,7 +52,11 @@ class ModelReplica:
             env=model.env,
             log=_log_file(engine_log_dir(store), model.name, self._id),
         )
-        await self._engine.start(model.start_timeout_s)
+        try:
+            await self._engine.start(model.start_timeout_s)
+        except EngineStartError:
+            await registry.note_failure(self._store, model.name)
+            raise
         self._tasks = [asyncio.create_task(self._beat()), asyncio.create_task(self._watch())]
 
     async def _beat(self) -> None:

@@ -17,7 +17,7 @@ async def health(_gate: Gate, exchange: Exchange) -> None:
 async def ready(gate: Gate, exchange: Exchange) -> None:
     """Answer 200 if the store answers and every model has a replica or may sleep, else 503."""
     states = {name: _state(gate, model) for name, model in gate.models.items()}
-    fine = gate.line.tended and "starting" not in states.values()
+    fine = gate.line.tended and not {"starting", "failing"} & set(states.values())
     said = {
         "status": "ready" if fine else "not ready",
         "store": "ok" if gate.line.tended else "unavailable",
@@ -27,8 +27,11 @@ async def ready(gate: Gate, exchange: Exchange) -> None:
 
 
 def _state(gate: Gate, model: Model) -> str:
-    if gate.line.loads[model.name].replicas:
+    load = gate.line.loads[model.name]
+    if load.replicas:
         return "ready"
+    if load.failing:
+        return "failing"
     return "asleep" if model.autoscaling.min_replicas == 0 else "starting"
 
 

@@ -53,7 +53,8 @@ def _tenant(exchange: Exchange, caller: Caller) -> str:
 
 
 def _number(text: str, name: str, *, low: int, high: int) -> int:
-    if not (text.isascii() and text.isdigit() and low <= int(text[:20]) <= high):
+    digits = text.isascii() and text.isdigit() and len(text) <= len(str(high))
+    if not (digits and low <= int(text) <= high):
         raise InvalidRequest(f"'{name}' must be a whole number from {low} to {high}.", param=name)
     return int(text)
 

@@ -50,12 +50,13 @@ def read(path: str, raw: bytes, fields: dict[str, Any], models: Mapping[str, Mod
         raise InvalidRequest("'model' must be a string that names a model.", param="model")
     if name not in models:
         raise NoSuchModel(f"The model '{name[:128]}' does not exist.", param="model")
-    streaming = fields.get("stream") or False
-    if not isinstance(streaming, bool):
+    streaming = fields.get("stream")
+    if not isinstance(streaming, bool | None):
         raise InvalidRequest("'stream' must be true or false.", param="stream")
-    options = fields.get("stream_options") or {}
-    if not isinstance(options, dict):
+    options = fields.get("stream_options")
+    if not isinstance(options, dict | None):
         raise InvalidRequest("'stream_options' must be an object.", param="stream_options")
+    options = options or {}
     ours: dict[str, Any] = {}
     if streaming:
         ours["stream_options"] = {**options, "include_usage": True}
@@ -64,8 +65,8 @@ def read(path: str, raw: bytes, fields: dict[str, Any], models: Mapping[str, Mod
     return Call(
         model=models[name],
         path=path,
-        body=append(raw, ours) if ours else raw,
-        streaming=streaming,
+        body=append(raw, ours),
+        streaming=bool(streaming),
         wants_usage=bool(options.get("include_usage")),
         input_estimate=max(1, len(raw) // BYTES_PER_TOKEN),
     )
@@ -74,8 +75,10 @@ def read(path: str, raw: bytes, fields: dict[str, Any], models: Mapping[str, Mod
 def append(raw: bytes, members: dict[str, Any]) -> bytes:
     """Return the JSON object ``raw`` with ``members`` at its end, where the last mention wins.
 
-    Every other byte stays as the client wrote it.
+    Every other byte stays as the client wrote it; with no members, each of them.
     """
+    if not members:
+        return raw
     head = raw.rstrip()[:-1].rstrip()
     comma = b"" if head.endswith(b"{") else b","
     return head + comma + json.dumps(members, separators=(",", ":")).encode()[1:]

@@ -91,7 +91,7 @@ class Exchange:
     async def _body(self, max_bytes: int) -> bytes:
         too_large = BodyTooLarge(f"The body is larger than {max_bytes} bytes.")
         declared = self.header("content-length") or "0"
-        if declared.isdigit() and int(declared) > max_bytes:
+        if declared.isdecimal() and int(declared) > max_bytes:
             raise too_large
         parts, size = [], 0
         while True:
@@ -156,7 +156,7 @@ def _object(raw: bytes) -> dict[str, Any]:
         raise InvalidRequest(f"The body is not valid JSON: {constant} is not a JSON number.")
 
     try:
-        value = json.loads(raw, parse_constant=refuse)
+        value = json.loads(raw.decode(), parse_constant=refuse)
     except RecursionError:
         raise InvalidRequest(f"The body is nested deeper than {MAX_DEPTH}.") from None
     except (ValueError, UnicodeDecodeError) as err:

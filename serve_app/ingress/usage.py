@@ -30,15 +30,11 @@ class StreamUsage:
     def feed(self, chunk: bytes) -> bytes:
         """Return what may go on to the client: whole frames only."""
         data = self._rest + chunk if self._rest else chunk
-        end = data.rfind(_END) + len(_END)
-        if end < len(_END):
-            self._rest = data
-            return b""
-        whole, self._rest = data[:end], data[end:]
-        if b'"usage"' not in whole and b"[DONE]" not in whole:
-            self._usage.output_tokens += whole.count(_END)
-            return whole
-        return b"".join(self._read(frame) for frame in whole.split(_END)[:-1])
+        *frames, self._rest = data.split(_END)
+        if b'"usage"' not in data and b"[DONE]" not in data:
+            self._usage.output_tokens += len(frames)
+            return data[: len(data) - len(self._rest)]
+        return b"".join(map(self._read, frames))
 
     def end(self) -> bytes:
         """Return what was held back when the stream ended."""
@@ -49,9 +45,8 @@ class StreamUsage:
         payload = frame.removeprefix(b"data:").strip()
         if payload == b"[DONE]":
             self.finished = True
-        elif b'"usage"' in payload:
-            event = _parsed(payload)
-            if _take(event, self._usage) and not event.get("choices") and not self._keep:
+        elif b'"usage"' in payload and _take(event := _parsed(payload), self._usage):
+            if not event.get("choices") and not self._keep:
                 return b""
         else:
             self._usage.output_tokens += 1

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from serve_app.errors import NoCapacity, QueueFull, QueueTimeout, ShuttingDown, StoreUnavailable
 from serve_app.queueing.order import retry_after_s
 from serve_app.settings import QueueClass
-from serve_app.store import Address, Store, keys
+from serve_app.store import Address, Store, keys, registry
 
 TEND_S = 0.25
 _log = logging.getLogger("sluicegate.queueing")
@@ -45,7 +45,15 @@ class Seat:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What the store counted of one model at the last look."""
+    """What the store counted of one model at the last look.
+
+    Attributes:
+        running, waiting: requests with a seat, requests in line.
+        replicas, seats: replicas registered, and the seats they offer.
+        oldest_ms: how long the first in line has waited.
+        drain_per_s: seats that come free a second.
+        failing: there is no replica, and the last start of one failed.
+    """
 
     running: int = 0
     waiting: int = 0
@@ -53,6 +61,7 @@ class Load:
     seats: int = 0
     oldest_ms: int = 0
     drain_per_s: float = 0.0
+    failing: bool = False
 
 
 class Line:
@@ -211,7 +220,8 @@ class Line:
         names = self._keys[model]
         told = await self._store.run("line_tend", names, [self._channel])
         running, waiting, replicas, seats, oldest_ms, rate = told
-        self.loads[model] = Load(running, waiting, replicas, seats, oldest_ms, float(rate))
+        failing = replicas == 0 and await registry.has_failed(self._store, model)
+        self.loads[model] = Load(running, waiting, replicas, seats, oldest_ms, float(rate), failing)
         mine = [ticket for ticket, (of, _) in self._waiting.items() if of == model]
         if not mine:
             return

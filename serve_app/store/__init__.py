@@ -19,7 +19,7 @@ of several nodes names a store of its own; a gateway elsewhere says so instead o
 
 from serve_app.store import keys, registry
 from serve_app.store.connection import Store
-from serve_app.store.embedded import EmbeddedStore, store_url
+from serve_app.store.embedded import EmbeddedStore, claim_folder, store_url
 from serve_app.store.registry import KEY_HEADER, Address
 from serve_app.store.scripts import TEXTS, header_counts
 
@@ -29,6 +29,7 @@ __all__ = [
     "Address",
     "EmbeddedStore",
     "Store",
+    "claim_folder",
     "header_counts",
     "keys",
     "registry",

@@ -54,6 +54,11 @@ class Store:
         with _told():
             return bool(await self._redis.sismember(key, member))
 
+    async def exists(self, key: str) -> bool:
+        """Return whether ``key`` is there."""
+        with _told():
+            return bool(await self._redis.exists(key))
+
     async def add_member(self, key: str, member: str) -> None:
         """Put ``member`` into a set."""
         with _told():

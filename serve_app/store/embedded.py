@@ -35,8 +35,7 @@ class EmbeddedStore:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._lock = _locked(folder / "lock")
+        self._lock = claim_folder(folder)
         self._password = secrets.token_urlsafe(32)
         self._port = _free_port()
         self._process = self._start()
@@ -103,9 +102,16 @@ class EmbeddedStore:
         self._lock.close()
 
 
-def _locked(path: Path, wait_s: float = 5.0) -> TextIO:
-    """Return a lock on ``path``, waiting for a Valkey that is just writing its last words."""
-    handle = path.open("w")
+def claim_folder(folder: Path, wait_s: float = 5.0) -> TextIO:
+    """Return the lock on the folder of an embedded store; closing it gives the folder back.
+
+    Waits ``wait_s`` seconds for a Valkey that is just writing its last words.
+
+    Raises:
+        RuntimeError: another Sluicegate uses the folder.
+    """
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    handle = (folder / "lock").open("w")
     deadline_s = time.monotonic() + wait_s
     while True:
         try:
@@ -117,7 +123,7 @@ def _locked(path: Path, wait_s: float = 5.0) -> TextIO:
             time.sleep(0.05)  # a lock with a time limit has no other way to wait
     handle.close()
     raise RuntimeError(
-        f"another Sluicegate uses the data folder {path.parent}; stop it, or set "
+        f"another Sluicegate uses the data folder {folder}; stop it, or set "
         "store.data_dir to another folder"
     )
 

@@ -16,6 +16,7 @@
 | ``sg:{m:M}:line`` | zset | waiting tickets by arrival, us | seated, left, or gateway gone |
 | ``sg:{m:M}:seats`` | hash | seated tickets and their replica | left, or either side gone |
 | ``sg:{m:M}:drain`` | hash | how fast seats come free | never, two fields |
+| ``sg:{m:M}:failed`` | string | the model's last start failed | after two minutes |
 
 A ticket is ``<wake channel>/<number>``, and the wake channel names the gateway, so a step knows
 whom to wake without a lookup. Channels: ``sg:wake:G``.
@@ -54,6 +55,11 @@ def line(model: str) -> list[str]:
     """Return the keys of one model's line, in the order in which every step of it takes them."""
     parts = ("replicas", "capacity", "room", "beats", "line", "seats", "drain")
     return [f"sg:{{m:{model}}}:{part}" for part in parts]
+
+
+def failed(model: str) -> str:
+    """Return the name of the note that a model's last start failed."""
+    return f"sg:{{m:{model}}}:failed"
 
 
 def wake_channel(gateway: str) -> str:

@@ -7,6 +7,7 @@ from typing import Self
 from serve_app.store import keys
 from serve_app.store.connection import Store
 
+FAILED_S = 120
 KEY_HEADER = "x-sluicegate-internal-key"
 """The header in which an engine wants the key of its :class:`Address`."""
 
@@ -54,6 +55,24 @@ async def beat(store: Store, model: str, replica: str, seats: int, address: Addr
     """
     lent, _ = await store.run("line_beat", keys.line(model), [replica, seats, address.to_json()])
     return int(lent)
+
+
+async def note_failure(store: Store, model: str) -> None:
+    """Note for two minutes that a start of ``model`` failed; the engine's log says why.
+
+    Raises:
+        StoreUnavailable: nobody will know but Serve.
+    """
+    await store.claim(keys.failed(model), "1", ttl_s=FAILED_S)
+
+
+async def has_failed(store: Store, model: str) -> bool:
+    """Return whether a start of ``model`` failed lately.
+
+    Raises:
+        StoreUnavailable: it cannot be told.
+    """
+    return await store.exists(keys.failed(model))
 
 
 async def withdraw(store: Store, model: str, replica: str) -> None:

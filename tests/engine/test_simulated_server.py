@@ -98,7 +98,7 @@ async def metric(url: str, name: str) -> float:
 async def until(url: str, name: str, value: float) -> None:
     """Wait for a gauge; another process changes it, so there is nothing to await but time."""
     async with asyncio.timeout(5):
-        while await metric(url, name) != value:  # noqa: ASYNC110 - see above
+        while await metric(url, name) != value:
             await asyncio.sleep(0.01)
 
 

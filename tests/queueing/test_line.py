@@ -101,7 +101,7 @@ async def test_who_hangs_up_in_line_leaves_it(store: Store, line: Line) -> None:
     assert await registry.beat(store, "m", "r", 1, AT) == 0
 
 
-async def test_a_full_line_refuses_at_the_door(store: Store, line: Line) -> None:
+async def test_a_full_line_refuses_at_the_door(line: Line) -> None:
     """One more than may wait is told when to come again; nothing is reserved for it."""
     with pytest.raises(QueueFull) as told:
         async with line.seat("m", QueueClass(max_tickets=0)):

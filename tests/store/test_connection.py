@@ -1,6 +1,8 @@
 import asyncio
 
 import pytest
+import redis
+import redis.asyncio
 
 from serve_app.errors import StoreUnavailable
 from serve_app.store import Store, keys
@@ -14,8 +16,6 @@ async def test_a_step_called_with_the_wrong_counts_is_caught(store: Store) -> No
 
 async def test_a_step_runs_on_a_server_that_has_never_seen_it(store: Store, store_url: str) -> None:
     """A script the server forgot is sent whole; the caller does not notice."""
-    import redis
-
     with redis.Redis.from_url(store_url) as client:
         client.script_flush()
     assert await store.run("key_drop", [keys.key_record("t", "k"), keys.key_index("t")], ["k"]) == 0
@@ -25,9 +25,7 @@ async def test_a_published_message_is_heard(store: Store, store_url: str) -> Non
     """What is published on a channel reaches whoever hears it."""
     heard = store.hear("sg:wake:test")
     listening = asyncio.create_task(anext(heard))
-    import redis.asyncio as aredis
-
-    client = aredis.Redis.from_url(store_url)
+    client = redis.asyncio.Redis.from_url(store_url)
     while not await client.publish("sg:wake:test", "now"):
         await asyncio.sleep(0.01)  # until the subscription is there
     assert await asyncio.wait_for(listening, 5) == "now"

@@ -8,7 +8,7 @@ import openai
 import pytest
 
 from serve_app.store import keys
-from tests.stories.conftest import ADMIN_KEY, RunningGate, chat, until
+from tests.running import ADMIN_KEY, RunningGate, chat, until
 
 
 def test_a_chat_is_answered(any_gate: RunningGate) -> None:
@@ -28,9 +28,9 @@ def test_a_stream_comes_in_frames_and_ends_with_done(any_gate: RunningGate, pref
     """Frames pass as they come; the usage frame stays here unless it was asked for."""
     for asked, choices in ((False, 0), (True, 1)):
         body = chat(stream=True, **({"stream_options": {"include_usage": True}} if asked else {}))
-        with any_gate.client() as client:
-            with client.stream("POST", f"{prefix}/v1/chat/completions", json=body) as told:
-                lines = [line[6:] for line in told.iter_lines() if line]
+        path = f"{prefix}/v1/chat/completions"
+        with any_gate.client() as client, client.stream("POST", path, json=body) as told:
+            lines = [line[6:] for line in told.iter_lines() if line]
         assert lines[-1] == "[DONE]"
         empty = [line for line in lines[:-1] if not json.loads(line)["choices"]]
         assert len(empty) == choices
@@ -192,6 +192,18 @@ def test_an_upstream_error_passes_in_its_own_words(gate: RunningGate) -> None:
     assert "max_tokens" in told.json()["error"]["message"]
 
 
+@pytest.mark.parametrize("before", [0, 1, 2, 3, 4])
+def test_a_hang_up_on_a_connection_in_use_is_seen(any_gate: RunningGate, before: int) -> None:
+    """HAProxy's kernel splicing missed the leaving of a client whose connection was not new."""
+    at = any_gate.engine()
+    with any_gate.client() as client:
+        for _ in range(before):
+            client.get("/v1/models")
+        with pytest.raises(httpx.TimeoutException):
+            client.post("/v1/chat/completions", json=chat(max_tokens=1_500), timeout=0.4)
+    until(lambda: any_gate.gauge("num_requests_running", at) == 0, 10, "the abort")
+
+
 @pytest.mark.parametrize("stream", [True, False])
 def test_a_hang_up_aborts_the_work(any_gate: RunningGate, stream: bool) -> None:
     """Whoever leaves costs nothing more: the engine stops, the seat is free."""
@@ -280,7 +292,10 @@ def test_the_official_client_reads_models_chats_and_streams(any_gate: RunningGat
     assert [model.id for model in client.models.list()] == ["smollm2-135m"]
     told = client.chat.completions.create(**chat())
     assert told.choices[0].message.content
-    parts = [part.choices[0].delta.content for part in client.chat.completions.create(**chat(stream=True))]
+    parts = [
+        part.choices[0].delta.content
+        for part in client.chat.completions.create(**chat(stream=True))
+    ]
     assert "".join(part or "" for part in parts) == told.choices[0].message.content
     with pytest.raises(openai.AuthenticationError, match="not valid"):
         any_gate.openai("sk-wrong").models.list()

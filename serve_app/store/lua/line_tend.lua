@@ -16,6 +16,8 @@ Clock    the store's TIME
 Twin     serve_app/queueing/order.py
 ]]
 --@include line
+--@include seats
+--@include reap
 local k = named({KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]})
 local now_us, now_ms = now_us_ms()
 redis.call("ZADD", k.beats, now_ms, "g:" .. ARGV[1])

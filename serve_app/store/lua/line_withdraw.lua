@@ -15,6 +15,8 @@ Clock    the store's TIME
 Twin     serve_app/queueing/order.py
 ]]
 --@include line
+--@include seats
+--@include reap
 local k = named({KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]})
 withdraw(k, ARGV[1])
 reap(k, select(2, now_us_ms()))

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ import yaml
 from serve_app import reaper
 from serve_app.store import Address, keys
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 CONFIG = yaml.safe_load((ROOT / "serve_config.yaml").read_text())
 DEFAULT_PROXY = {"RAY_SERVE_ENABLE_HA_PROXY": "0", "RAY_SERVE_THROUGHPUT_OPTIMIZED": "0"}
 ADMIN_KEY = "an-admin-key-for-these-stories-only"
@@ -159,41 +159,3 @@ def chat(text: str = "Hello", **more: Any) -> dict[str, Any]:
     """Return the body of a chat completion."""
     messages = [{"role": "user", "content": text}]
     return {"model": "smollm2-135m", "messages": messages, "max_tokens": 8, **more}
-
-
-@pytest.fixture(scope="session", params=["haproxy", "default proxy"])
-def any_gate(request: pytest.FixtureRequest) -> RunningGate:
-    """A gate on the simulated engine, behind each of Serve's proxies in turn."""
-    fixture = "gate" if request.param == "haproxy" else "plain_gate"
-    found: RunningGate = request.getfixturevalue(fixture)
-    return found
-
-
-@pytest.fixture(scope="session")
-def gate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGate]:
-    """A gate on the simulated engine, behind HAProxy."""
-    yield from _running(tmp_path_factory.mktemp("gate"), simulated(), {})
-
-
-@pytest.fixture(scope="session")
-def plain_gate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGate]:
-    """A gate on the simulated engine, behind Serve's default proxy."""
-    yield from _running(tmp_path_factory.mktemp("plain"), simulated(), DEFAULT_PROXY)
-
-
-@pytest.fixture(scope="session")
-def real_gate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGate]:
-    """A gate on real vLLM with the builtin model, behind HAProxy."""
-    pytest.importorskip("vllm", reason="vLLM is not installed: a gateway-only machine")
-    yield from _running(tmp_path_factory.mktemp("real"), copy.deepcopy(CONFIG), {}, 600)
-
-
-def _running(
-    folder: Path, config: dict[str, Any], env: dict[str, str], limit_s: float = 120
-) -> Iterator[RunningGate]:
-    running = RunningGate(folder, config, {"SLUICEGATE_ADMIN_KEY": ADMIN_KEY, **env})
-    running.start()
-    try:
-        yield running.ready(limit_s)
-    finally:
-        running.stop()

@@ -1,0 +1,41 @@
+"""What the environment alone may say: secrets, and where this machine keeps its data."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Self
+
+from pydantic import Field
+
+from serve_app.settings import Section, Store
+
+
+class Secrets(Section):
+    """What the environment alone may hold."""
+
+    store_url: str | None = Field(default=None, repr=False)
+    admin_keys: list[str] = Field(default=[], repr=False)
+    api_keys: list[str] = Field(default=[], repr=False)
+    proxy_key: str | None = Field(default=None, repr=False)
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, str] = os.environ) -> Self:
+        """Return the secrets of this process's environment."""
+
+        def several(name: str) -> list[str]:
+            return [key.strip() for key in environ.get(name, "").split(",") if key.strip()]
+
+        return cls(
+            store_url=environ.get("SLUICEGATE_STORE_URL") or None,
+            admin_keys=several("SLUICEGATE_ADMIN_KEY"),
+            api_keys=several("SLUICEGATE_API_KEY"),
+            proxy_key=environ.get("SLUICEGATE_PROXY_KEY") or None,
+        )
+
+
+def data_dir(store: Store, environ: Mapping[str, str] = os.environ) -> Path:
+    """Return the folder for everything that must outlive a restart on this machine."""
+    if store.data_dir:
+        return Path(store.data_dir).expanduser().absolute()
+    share = environ.get("XDG_DATA_HOME") or "~/.local/share"
+    return Path(share).expanduser() / "sluicegate"

@@ -1,0 +1,118 @@
+"""Everything that can be known before anything is started: file, settings, port, folder."""
+
+import errno
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from serve_app.engine import check_source
+from serve_app.environment import Secrets, data_dir
+from serve_app.settings import Settings, SettingsError
+from serve_app.store import claim_folder
+
+IMPORT_PATH = "serve_app.app:build"
+
+
+class CannotStartError(Exception):
+    """Known before anything was started; one line that names the cause and the mend."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to start.
+
+    Attributes:
+        config: the whole of serve_config.yaml, with the command line's changes.
+        settings: ours in it.
+        host, port: where the gate listens.
+    """
+
+    config: dict[str, Any]
+    settings: Settings
+    host: str
+    port: int
+
+    @property
+    def url(self) -> str:
+        """Where a client on this machine reaches the gate."""
+        return f"http://{'127.0.0.1' if self.host == '0.0.0.0' else self.host}:{self.port}"
+
+
+def plan(
+    config: Path, *, engine: str | None = None, port: int | None = None, host: str | None = None
+) -> Plan:
+    """Return what to start, after every check that needs nothing started.
+
+    Raises:
+        CannotStartError: naming the file, the setting or the port at fault.
+    """
+    whole = _loaded(config)
+    application = _ours(whole, config)
+    args = application.setdefault("args", {})
+    if engine is not None:
+        args["models"] = [
+            {**model, "engine": engine} for model in args.get("models") or _default_models()
+        ]
+    http = whole.setdefault("http_options", {})
+    http["host"] = host or http.get("host", "127.0.0.1")
+    http["port"] = port or http.get("port", 8000)
+    try:
+        settings = Settings.from_args(args)
+        for model in settings.models:
+            check_source(model)
+    except SettingsError as err:
+        raise CannotStartError(f"{config}: {err}") from None
+    _must_be_free(http["host"], http["port"])
+    if not (Secrets.from_environ().store_url or settings.store.url):
+        _must_be_ours(data_dir(settings.store) / "store")
+    return Plan(whole, settings, http["host"], http["port"])
+
+
+def _loaded(config: Path) -> dict[str, Any]:
+    try:
+        whole = yaml.safe_load(config.read_text())
+    except OSError as err:
+        raise CannotStartError(f"{config}: {err.strerror}") from None
+    except yaml.YAMLError as err:
+        raise CannotStartError(f"{config} is not YAML: {' '.join(str(err).split())}") from None
+    if not isinstance(whole, dict):
+        raise CannotStartError(f"{config} is not a Serve config file (no 'applications')")
+    return whole
+
+
+def _ours(whole: dict[str, Any], config: Path) -> dict[str, Any]:
+    applications = whole.get("applications") or []
+    found = [one for one in applications if one.get("import_path") == IMPORT_PATH]
+    if len(found) != 1:
+        raise CannotStartError(
+            f"{config}: needs one application with 'import_path: {IMPORT_PATH}', has {len(found)}"
+        )
+    ours: dict[str, Any] = found[0]
+    return ours
+
+
+def _default_models() -> list[dict[str, Any]]:
+    return [model.model_dump(exclude_unset=True) for model in Settings().models]
+
+
+def _must_be_free(host: str, port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as err:
+            taken = err.errno == errno.EADDRINUSE
+            why = "is in use; stop what listens there" if taken else f"cannot be bound: {err}"
+            raise CannotStartError(f"port {port} on {host} {why}, or choose PORT=…") from None
+
+
+def _must_be_ours(folder: Path) -> None:
+    try:
+        claim_folder(folder, wait_s=1.0).close()
+    except RuntimeError as err:
+        raise CannotStartError(str(err)) from None
+    except OSError as err:
+        raise CannotStartError(f"the data folder {folder}: {err.strerror}") from None

@@ -1,0 +1,52 @@
+"""The admin API's own fields, before the store is asked."""
+
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from serve_app.auth import PERMISSIONS, Caller
+from serve_app.errors import Forbidden, InvalidRequest
+from serve_app.ingress.admin import list_keys
+from serve_app.ingress.exchange import Exchange
+
+NO_GATE: Any = None  # whoever asks it for anything fails
+ADMIN = Caller("acme", "k1", PERMISSIONS)
+
+
+def asking(query: str) -> Exchange:
+    async def wire(*_: Any) -> Any:
+        raise AssertionError("nothing is read or sent")
+
+    scope = {"method": "GET", "path": "/", "query_string": query.encode(), "headers": []}
+    return Exchange(scope, wire, wire)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("limit", "0"),
+        ("limit", "1001"),
+        ("limit", "-1"),
+        ("limit", "1.5"),
+        ("limit", ""),
+        ("limit", "ten"),
+        ("limit", "٣"),
+        ("limit", "²"),
+        ("after", str(2**62 + 1)),
+        ("after", "9" * 20),
+        ("after", "0" * 20 + "9"),
+        ("after", "0" * 20 + "9" * 5_000),
+    ],
+)
+async def test_a_wrong_number_is_named(name: str, text: str) -> None:
+    """A page's size and its cursor are whole numbers within their bounds, however long."""
+    with pytest.raises(InvalidRequest, match=f"'{name}' must be a whole number") as told:
+        await list_keys(NO_GATE, asking(f"{name}={quote(text)}"), ADMIN)
+    assert told.value.param == name
+
+
+async def test_another_tenants_keys() -> None:
+    """A tenant's own admin asks for its own tenant only."""
+    with pytest.raises(Forbidden, match="its own tenant"):
+        await list_keys(NO_GATE, asking("tenant=other"), ADMIN)

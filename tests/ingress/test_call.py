@@ -1,0 +1,153 @@
+"""What a client asks of a model, and what the engine gets of it (CONTRACT §3)."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from serve_app.errors import InvalidRequest, NoSuchModel
+from serve_app.ingress.call import Call, append, read
+from serve_app.settings import Model
+
+MODELS = {"small": Model(name="small"), "org/large": Model(name="org/large")}
+CHAT = "/v1/chat/completions"
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+OBJECTS = st.dictionaries(st.text(max_size=8) | st.sampled_from(["a", "b"]), VALUES, max_size=5)
+BLANKS = st.text(" \t\r\n", max_size=3)
+
+
+def written(fields: dict[str, Any]) -> Call:
+    return read(CHAT, json.dumps(fields).encode(), fields, MODELS)
+
+
+@given(fields=OBJECTS, ours=OBJECTS, indent=st.none() | st.integers(0, 2), blank=BLANKS)
+def test_appended_members_win_and_nothing_else_changes(fields, ours, indent, blank) -> None:
+    """The last mention of a member counts; every byte before the end stays as it was written."""
+    text = json.dumps(fields, indent=indent, ensure_ascii=bool(indent))
+    raw = (blank + text + blank).encode(errors="surrogatepass")
+    added = append(raw, ours)
+    if not ours:
+        assert added == raw
+    kept = raw.rstrip(b" \t\r\n").removesuffix(b"}").rstrip(b" \t\r\n")
+    assert json.loads(added.decode(errors="surrogatepass")) == {**fields, **ours}
+    assert added.startswith(kept)
+
+
+@pytest.mark.parametrize(
+    ("raw", "members", "added"),
+    [
+        (b"{}", {"a": 1}, b'{"a":1}'),
+        (b" { } ", {"a": 1}, b' {"a":1}'),
+        (b'{"b":"}"}', {"a": 1}, b'{"b":"}","a":1}'),
+        (b'{"b":{}}\n', {"a": 1}, b'{"b":{},"a":1}'),
+        (b'{ "a" : 0 }', {"a": 1}, b'{ "a" : 0,"a":1}'),
+        (b' {"b": 1}\n', {}, b' {"b": 1}\n'),
+    ],
+)
+def test_append(raw: bytes, members: dict[str, Any], added: bytes) -> None:
+    """The object is reopened at its end; with nothing to add it stays as it is."""
+    assert append(raw, members) == added
+
+
+@given(fields=OBJECTS)
+def test_what_the_gate_need_not_change_stays_byte_for_byte(fields: dict[str, Any]) -> None:
+    """Without a stream and a priority the engine gets what the client wrote."""
+    kept = {k: v for k, v in fields.items() if k not in ("stream", "stream_options", "priority")}
+    raw = json.dumps({**kept, "model": "small"}, indent=1).encode()
+    assert read(CHAT, raw, json.loads(raw), MODELS).body == raw
+
+
+@pytest.mark.parametrize(
+    ("asked", "sent", "wants_usage"),
+    [
+        ({"stream": True}, {"include_usage": True}, False),
+        ({"stream": True, "stream_options": None}, {"include_usage": True}, False),
+        ({"stream": True, "stream_options": {}}, {"include_usage": True}, False),
+        (
+            {"stream": True, "stream_options": {"include_usage": False}},
+            {"include_usage": True},
+            False,
+        ),
+        (
+            {"stream": True, "stream_options": {"include_usage": True}},
+            {"include_usage": True},
+            True,
+        ),
+        (
+            {"stream": True, "stream_options": {"continuous_usage_stats": True}},
+            {"continuous_usage_stats": True, "include_usage": True},
+            False,
+        ),
+    ],
+)
+def test_a_stream_always_tells_its_usage(asked, sent, wants_usage) -> None:
+    """The engine is asked for the usage frame beside the client's options; its wish is noted."""
+    call = written({"model": "small", **asked})
+    assert json.loads(call.body)["stream_options"] == sent
+    assert (call.streaming, call.wants_usage) == (True, wants_usage)
+
+
+@pytest.mark.parametrize("priority", [-1_000, 0, "first", None])
+def test_a_client_does_not_choose_its_priority(priority: object) -> None:
+    """The engine sees 0, whatever the body says; the class decides."""
+    call = written({"model": "small", "priority": priority})
+    assert json.loads(call.body)["priority"] == 0
+
+
+@pytest.mark.parametrize("stream", [False, None])
+def test_no_stream(stream: object) -> None:
+    """False and null ask for a whole reply, and nothing is added."""
+    call = written({"model": "small", "stream": stream})
+    assert not call.streaming
+    assert b"stream_options" not in call.body
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({}, "model"),
+        ({"model": None}, "model"),
+        ({"model": 1}, "model"),
+        ({"model": ["small"]}, "model"),
+        ({"model": "small", "stream": 1}, "stream"),
+        ({"model": "small", "stream": "true"}, "stream"),
+        ({"model": "small", "stream": {"on": True}}, "stream"),
+        ({"model": "small", "stream": 0}, "stream"),
+        ({"model": "small", "stream": ""}, "stream"),
+        ({"model": "small", "stream": True, "stream_options": [1]}, "stream_options"),
+        ({"model": "small", "stream": True, "stream_options": "usage"}, "stream_options"),
+        ({"model": "small", "stream": True, "stream_options": []}, "stream_options"),
+        ({"model": "small", "stream": True, "stream_options": False}, "stream_options"),
+    ],
+)
+def test_a_wrong_type_is_named(fields: dict[str, Any], param: str) -> None:
+    """A field that the gate must understand has its type, or 400 names it; null is absent."""
+    with pytest.raises(InvalidRequest, match=f"'{param}' must be") as told:
+        written(fields)
+    assert (told.value.status, told.value.param) == (400, param)
+
+
+@pytest.mark.parametrize("name", ["", "Small", "small ", "large", "x" * 5_000, "\ud800"])
+def test_a_model_that_is_not_there(name: str) -> None:
+    """404 repeats at most 128 characters of the name."""
+    with pytest.raises(NoSuchModel) as told:
+        written({"model": name})
+    assert (told.value.status, told.value.code) == (404, "model_not_found")
+    assert told.value.param == "model"
+    assert f"'{name[:128]}'" in str(told.value)
+    assert len(str(told.value)) < 200
+
+
+@pytest.mark.parametrize(("chars", "tokens"), [(0, 4), (400, 104)])
+def test_the_guess_of_the_prompt(chars: int, tokens: int) -> None:
+    """Four bytes of body are guessed as a token, until the engine says better."""
+    call = written({"model": "small", "x": "y" * chars})
+    assert abs(call.input_estimate - tokens) < 4
+    assert (call.model, call.path) == (MODELS["small"], CHAT)

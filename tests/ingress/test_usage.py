@@ -1,0 +1,149 @@
+"""The usage in a reply, found as it goes by."""
+
+import json
+from collections.abc import Iterable
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from serve_app.ingress.usage import MAX_HELD_BYTES, JsonUsage, StreamUsage
+from serve_app.limits import Usage
+
+DONE = b"data: [DONE]\n\n"
+TOLD = {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
+
+
+def frame(event: dict[str, object]) -> bytes:
+    return b"data: " + json.dumps(event).encode() + b"\n\n"
+
+
+def said(text: str, **more: object) -> bytes:
+    return frame({"choices": [{"delta": {"content": text}}], **more})
+
+
+USAGE = frame({"choices": [], "usage": TOLD})
+FRAMES = st.builds(said, st.text(max_size=12) | st.sampled_from(['"usage"', "[DONE]", "\n\n", "ü"]))
+BODIES = st.lists(FRAMES, max_size=6).map(b"".join)
+
+
+def cut(data: bytes, places: Iterable[int]) -> list[bytes]:
+    """``data`` in pieces, cut at ``places``."""
+    at = [0, *sorted(min(place, len(data)) for place in places), len(data)]
+    return [data[a:b] for a, b in pairwise(at)]
+
+
+def passed(reader: StreamUsage | JsonUsage, chunks: Iterable[bytes]) -> bytes:
+    """What the client gets of ``chunks``."""
+    return b"".join([*map(reader.feed, chunks), reader.end()])
+
+
+@given(body=BODIES, keep=st.booleans(), places=st.lists(st.integers(0, 600), max_size=12))
+def test_the_cut_does_not_matter(body: bytes, keep: bool, places: list[int]) -> None:
+    """However a stream comes in pieces, the same bytes go on and the usage is found.
+
+    The usage frame is dropped unless it was asked for.
+    """
+    usage = Usage()
+    reader = StreamUsage(usage, keep_frame=keep)
+    got = passed(reader, cut(body + USAGE + DONE, places))
+    assert got == body + (USAGE if keep else b"") + DONE
+    assert usage == Usage(11, 7)
+    assert reader.finished
+
+
+@given(
+    data=st.lists(st.sampled_from([b"\n", b"\n\n", b"data: 1", b'"usage"', b"[DONE]", b":"])),
+    places=st.lists(st.integers(0, 60), max_size=12),
+)
+def test_no_byte_of_rubbish_is_lost(data: list[bytes], places: list[int]) -> None:
+    """Whatever an engine sends, all of it arrives, and it is counted alike however it is cut."""
+    whole, pieces = Usage(), Usage()
+    text = b"".join(data)
+    assert passed(StreamUsage(whole, keep_frame=False), [text]) == text
+    assert passed(StreamUsage(pieces, keep_frame=False), cut(text, places)) == text
+    assert whole == pieces
+
+
+def test_only_whole_frames_go_on() -> None:
+    """A frame's first half waits for its end: nobody gets half a usage frame."""
+    reader = StreamUsage(Usage(), keep_frame=False)
+    assert reader.feed(said("a") + b"data: {") == said("a")
+    assert reader.feed(b'"choices"') == b""
+    assert reader.feed(b":[]}\n") == b""
+    assert reader.feed(b"\nda") == b'data: {"choices":[]}\n\n'
+    assert reader.end() == b"da"
+
+
+@pytest.mark.parametrize(
+    ("stream", "output", "finished"),
+    [
+        pytest.param([said("a"), said("b")], 2, False, id="cut between frames"),
+        pytest.param([said("a"), said("b")[:9]], 1, False, id="cut inside a frame"),
+        pytest.param([said("a"), USAGE], 7, False, id="cut before the end mark"),
+        pytest.param([said("a"), DONE[:-1]], 1, False, id="cut inside the end mark"),
+        pytest.param([said("a"), said("[DONE]")], 2, False, id="an end mark that is only said"),
+        pytest.param([], 0, False, id="nothing"),
+        pytest.param([said("a"), DONE], 1, True, id="an engine that tells no usage"),
+        pytest.param([said("a", usage=None), said("b", usage=None)], 2, False, id="usage: null"),
+        pytest.param([said("a", usage=TOLD)], 7, False, id="usage in every frame"),
+    ],
+)
+def test_a_broken_stream(stream: list[bytes], output: int, finished: bool) -> None:
+    """Without its end mark a stream is not finished; until usage is told, frames are counted."""
+    for chunks in (stream, [b"".join(stream)]):
+        usage = Usage(input_tokens=5)
+        reader = StreamUsage(usage, keep_frame=False)
+        assert passed(reader, chunks) == b"".join(stream).replace(USAGE, b"")
+        assert (usage.output_tokens, reader.finished) == (output, finished)
+
+
+def test_usage_beside_content_is_passed_on() -> None:
+    """A frame that carries content is never dropped, though it carries usage too."""
+    both = said("last words", usage=TOLD)
+    assert passed(StreamUsage(Usage(), keep_frame=False), [both, DONE]) == both + DONE
+
+
+@given(places=st.lists(st.integers(0, 200), max_size=8))
+def test_json(places: list[int]) -> None:
+    """A whole reply is passed on as it comes, and its usage is read at the end."""
+    body = json.dumps({"choices": [{"message": {"content": "ü"}}], "usage": TOLD}).encode()
+    usage = Usage()
+    reader = JsonUsage(usage)
+    chunks = cut(body, places)
+    assert [reader.feed(chunk) for chunk in chunks] == chunks
+    assert reader.end() == b""
+    assert reader.finished
+    assert usage == Usage(11, 7)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"not JSON",
+        b"[]",
+        b"\xff\xfe",
+        b'{"usage": null}',
+        b'{"usage": 3}',
+        b'{"error": {"message": "no"}}',
+    ],
+)
+def test_a_reply_without_usage(body: bytes) -> None:
+    """Passed on untouched; what was known of the usage stays."""
+    usage = Usage(input_tokens=5)
+    reader = JsonUsage(usage)
+    assert passed(reader, [body]) == body
+    assert usage == Usage(input_tokens=5)
+
+
+def test_a_huge_reply_is_not_kept() -> None:
+    """More than 16 MB is passed on and not held for its usage."""
+    usage = Usage()
+    reader = JsonUsage(usage)
+    big = b" " * MAX_HELD_BYTES
+    assert reader.feed(big) == big
+    assert reader.feed(b"{}") == b"{}"
+    assert reader.end() == b""
+    assert usage == Usage()

@@ -1,0 +1,132 @@
+"""The main job with a real model: the official client, a hang-up, a killed engine."""
+
+import os
+import re
+import signal
+from pathlib import Path
+
+import httpx
+import openai
+import psutil
+import pytest
+
+from serve_app.store import keys
+from tests.running import ADMIN_KEY, RunningGate, chat, until
+
+
+def test_the_official_client_talks_to_a_real_model(real_gate: RunningGate) -> None:
+    """List models, chat, stream, wrong key: the openai package, unchanged, and a true answer."""
+    client = real_gate.openai(real_gate.new_key())
+    assert [model.id for model in client.models.list()] == ["smollm2-135m"]
+    body = chat("What is the capital of France?", max_tokens=20, temperature=0)
+    told = client.chat.completions.create(**body)
+    assert "Paris" in (told.choices[0].message.content or "")
+    assert told.usage
+    assert told.usage.completion_tokens > 0
+    parts = list(client.chat.completions.create(**body, stream=True))
+    text = "".join(part.choices[0].delta.content or "" for part in parts)
+    assert text == told.choices[0].message.content
+    plain = client.completions.create(model="smollm2-135m", prompt="1, 2, 3,", max_tokens=6)
+    assert plain.choices[0].text
+    with pytest.raises(openai.AuthenticationError):
+        real_gate.openai("sg-wrong").models.list()
+
+
+def test_usage_of_a_stream_is_the_engines_own(real_gate: RunningGate) -> None:
+    """The client did not ask for usage; it is written all the same, to the token."""
+    key = real_gate.new_key()
+    body = chat("Say one word.", max_tokens=5, temperature=0)
+    with real_gate.client(key) as client:
+        told = client.post("/v1/chat/completions", json=body).json()["usage"]
+        with client.stream("POST", "/v1/chat/completions", json={**body, "stream": True}) as reply:
+            assert '"usage"' not in "".join(reply.iter_text())
+
+    def written() -> dict[str, str]:
+        with real_gate.redis() as store:
+            names = store.keys(f"sg:{{t:default}}:usage:{key.split('-')[2]}:*")
+            return store.hgetall(names[0]) if names else {}
+
+    until(lambda: written().get("smollm2-135m:requests") == "2", 10, "both settled")
+    assert written()["smollm2-135m:input_tokens"] == str(2 * told["prompt_tokens"])
+    assert written()["smollm2-135m:output_tokens"] == str(2 * told["completion_tokens"])
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_hang_up_aborts_the_engines_work(real_gate: RunningGate, stream: bool) -> None:
+    """Seen in vLLM's own gauge: the request runs, the client leaves, nothing runs."""
+    body = chat("Write a very long story.", max_tokens=1_800, stream=stream, ignore_eos=True)
+    at = real_gate.engine()
+    with real_gate.client() as client:
+        if stream:
+            with client.stream("POST", "/v1/chat/completions", json=body) as told:
+                next(told.iter_lines())
+                until(lambda: real_gate.gauge("num_requests_running", at) == 1, 10, "the work")
+        else:
+            with pytest.raises(httpx.TimeoutException):
+                client.post("/v1/chat/completions", json=body, timeout=2)
+    until(lambda: real_gate.gauge("num_requests_running", at) == 0, 10, "the abort")
+    with real_gate.redis() as store:
+        until(lambda: not store.hlen(keys.line("smollm2-135m")[5]), 10, "the seat back")
+
+
+def test_the_engines_port_refuses_every_path_without_the_key(real_gate: RunningGate) -> None:
+    """Every path that vLLM says it has, and some it does not say: 401, whatever the method."""
+    at = real_gate.engine()
+    told = httpx.get(f"{at.url}/openapi.json", headers=at.headers).json()
+    paths = [*told["paths"], "/metrics", "/docs", "/openapi.json", "/health", "/nope", "/"]
+    assert len(paths) > 20
+    for path in paths:
+        for method in ("GET", "POST"):
+            bearer = {"authorization": f"Bearer {at.key}"}
+            for headers in ({}, {"x-sluicegate-internal-key": "x"}, bearer):
+                status = httpx.request(method, at.url + path, headers=headers).status_code
+                assert status == 401, (method, path)
+
+
+def test_the_admin_key_and_the_store_do_not_reach_the_engine(real_gate: RunningGate) -> None:
+    """The engine's environment holds its own key and none of ours."""
+    for pid in engine_pids(real_gate):
+        environment = Path(f"/proc/{pid}/environ").read_text()
+        assert ADMIN_KEY not in environment
+        assert not re.search(r"SLUICEGATE_(ADMIN|API|PROXY|STORE)", environment)
+
+
+def test_whole_memory_stays_small(real_gate: RunningGate) -> None:
+    """The whole gate with a real model stays under 6 GB, a gateway replica under 300 MB."""
+    resident = {}
+    for pid in real_gate.family():
+        process = psutil.Process(pid)
+        resident[pid] = (process.memory_info().rss, " ".join(process.cmdline()))
+    gateways = [rss for rss, line in resident.values() if "Gateway" in line]
+    assert gateways
+    assert max(gateways) < 300e6
+    assert sum(rss for rss, _ in resident.values()) < 6e9
+
+
+def engine_pids(gate: RunningGate) -> list[int]:
+    """Return vLLM's processes, server first."""
+    lines = {pid: psutil.Process(pid).cmdline() for pid in gate.family()}
+    return [
+        pid
+        for pid, line in lines.items()
+        if line
+        and (
+            "VLLM" in line[0] or ("api_server" in " ".join(line) and "reaper" not in " ".join(line))
+        )
+    ]
+
+
+def test_a_killed_engine_is_replaced(real_gate: RunningGate) -> None:
+    """Kill -9 of vLLM's server: gone from the registry within 2 s, its family too, then a new one.
+
+    Runs last: it takes a model's start.
+    """
+    before = set(real_gate.replicas())
+    server, *others = engine_pids(real_gate)
+    os.kill(server, signal.SIGKILL)
+    until(lambda: not before & set(real_gate.replicas()), 2, "the withdrawal", every_s=0.02)
+    until(lambda: not [pid for pid in others if psutil.pid_exists(pid)], 15, "the family's end")
+    until(real_gate.replicas, 240, "a new replica")
+    with real_gate.client() as client:
+        told = client.post("/v1/chat/completions", json=chat(temperature=0))
+    assert told.status_code == 200

@@ -1,0 +1,159 @@
+"""Starting and stopping: told early what is wrong, nothing left behind."""
+
+import contextlib
+import signal
+import socket
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.running import ADMIN_KEY, RunningGate, chat, simulated, until
+
+
+def alive(pids: list[int]) -> list[str]:
+    """Return the command lines of those that still run."""
+    lines = []
+    for pid in pids:
+        with contextlib.suppress(psutil.Error):
+            process = psutil.Process(pid)
+            if process.status() != psutil.STATUS_ZOMBIE:
+                lines.append(" ".join(process.cmdline()))
+    return lines
+
+
+def listening(pids: list[int]) -> set[int]:
+    """Return the ports on which any of these processes listens."""
+    ports = set()
+    for pid in pids:
+        with contextlib.suppress(psutil.Error):
+            found = psutil.Process(pid).net_connections("tcp")
+            ports |= {one.laddr.port for one in found if one.status == psutil.CONN_LISTEN}
+    return ports
+
+
+def is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        return probe.connect_ex(("127.0.0.1", port)) != 0
+
+
+def test_keys_outlive_the_gate_and_nothing_else_does(tmp_path: Path) -> None:
+    """The whole first day: a key is shown once, works, and still works after SIGTERM and restart.
+
+    In between nothing is left: no process, no port, no lock.
+    """
+    gate = RunningGate(tmp_path, simulated()).start().ready()
+    key = gate.first_key
+    assert gate.said().count(key) == 2, "once to keep, once in the line to paste"
+    assert f"Sluicegate is ready at {gate.url}" in gate.said()
+    with gate.client(key) as client:
+        assert client.post("/v1/chat/completions", json=chat()).status_code == 200
+    family = gate.family()
+    ports = listening(family)
+    assert any("haproxy" in line for line in alive(family))
+    assert gate.stop(signal.SIGTERM) == 0
+    until(lambda: not alive(family), 10, "the end of all")
+    assert all(is_free(port) for port in ports)
+
+    gate.start().ready()
+    assert "shown this once" not in gate.said()
+    assert not (tmp_path / "share" / "sluicegate" / "admin-key").exists()
+    with gate.client(key) as client:
+        assert client.get("/v1/models").status_code == 200
+    assert gate.stop(signal.SIGINT) == 0
+
+
+def test_a_killed_launcher_leaves_nothing_behind(tmp_path: Path) -> None:
+    """SIGKILL gives no chance to tidy up; the kernel tells the reaper."""
+    gate = RunningGate(tmp_path, simulated()).start()
+    until(lambda: any("gcs_server" in line for line in alive(gate.family())), 60, "Ray")
+    family = gate.family()
+    gate.process.kill()
+    gate.process.wait()
+    until(lambda: not alive(family), 30, "the end of all")
+
+
+def changed(**args: Any) -> dict[str, Any]:
+    config = simulated()
+    config["applications"][0]["args"] |= args
+    return config
+
+
+@pytest.mark.parametrize(
+    ("config", "says"),
+    [
+        pytest.param(
+            changed(queue={"classes": [{"max_wait": 1}]}),
+            "args.queue.classes.0.max_wait: unknown setting; did you mean max_wait_s?",
+            id="misspelt",
+        ),
+        pytest.param(
+            changed(store={"timeout_ms": "5s"}), "args.store.timeout_ms: ", id="wrong unit"
+        ),
+        pytest.param(
+            simulated(engine="vllm", source="builtin:gpt-17"), "no builtin 'gpt-17'", id="no model"
+        ),
+        pytest.param(
+            simulated(engine="vllm", source="/no/such/folder"),
+            "/no/such/folder is not a model folder",
+            id="no folder",
+        ),
+        pytest.param({"applications": []}, "needs one application", id="not our file"),
+    ],
+)
+def test_what_is_known_early_is_told_early(tmp_path: Path, config, says: str) -> None:
+    """One line that names it, exit code 1, and nothing was started."""
+    gate = RunningGate(tmp_path, config).start()
+    assert gate.process.wait(20) == 1
+    assert says in gate.said()
+    assert gate.said().count("\n") == 1
+    assert not (tmp_path / "share").exists()
+
+
+def test_a_port_in_use_is_named(tmp_path: Path) -> None:
+    """The start stops before anything runs."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        gate = RunningGate(tmp_path, simulated(), port=taken.getsockname()[1]).start()
+        assert gate.process.wait(20) == 1
+    assert f"port {gate.port} on 127.0.0.1 is in use" in gate.said()
+
+
+def test_an_engine_that_does_not_start_ends_the_start(tmp_path: Path) -> None:
+    """Its last words and its log are named, the exit code is 1, nothing is left."""
+    config = simulated(engine_args={"max_model_len": "none"})
+    gate = RunningGate(tmp_path, config).start()
+    family: list[int] = []
+
+    def ended() -> bool:
+        family.extend(gate.family())
+        return gate.process.poll() is not None
+
+    until(ended, 90, "the end", every_s=0.5)
+    assert gate.process.returncode == 1
+    assert "failed to start" in gate.said()
+    assert "engine-smollm2-135m-" in gate.said()
+    until(lambda: not alive(family), 10, "the end of all")
+
+
+def test_two_gates_on_one_data_folder_are_one_too_many(tmp_path: Path, gate: RunningGate) -> None:
+    """The second is told who is in the way; the first does not notice."""
+    env = {"XDG_DATA_HOME": str(gate.folder / "share")}
+    second = RunningGate(tmp_path, simulated(), env).start()
+    assert second.process.wait(20) == 1
+    assert "another Sluicegate uses the data folder" in second.said()
+    with gate.client() as client:
+        assert client.get("/v1/models").status_code == 200
+
+
+def test_a_store_of_ones_own_is_used(tmp_path: Path, store_url: str) -> None:
+    """With SLUICEGATE_STORE_URL no Valkey of ours runs, and keys go to the one named."""
+    env = {"SLUICEGATE_STORE_URL": store_url, "SLUICEGATE_ADMIN_KEY": ADMIN_KEY}
+    gate = RunningGate(tmp_path, simulated(), env).start().ready()
+    assert gate.new_key()
+    assert not any("valkey-server" in line for line in alive(gate.family()))
+    assert store_url.split("@", maxsplit=1)[0] not in gate.log()
+    gate.stop()

@@ -1,0 +1,281 @@
+"""Every knob (CONTRACT §8): a wrong one stops the start and names itself."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import BaseModel
+
+import serve_app
+from serve_app.environment import Secrets, data_dir
+from serve_app.settings import Settings, SettingsError, Store, section_of
+
+REPO = Path(serve_app.__file__).parents[1]
+
+
+def model(**more: object) -> dict[str, Any]:
+    return {"models": [{"name": "m", **more}]}
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        pytest.param({"stor": {}}, "args.stor: unknown setting; did you mean store?", id="section"),
+        pytest.param(
+            {"store": {"timeout": 1}},
+            "args.store.timeout: unknown setting; did you mean timeout_ms?",
+            id="without its unit",
+        ),
+        pytest.param(
+            {"queue": {"classes": [{"max_wait": 60}]}},
+            "args.queue.classes.0.max_wait: unknown setting; did you mean max_wait_s?",
+            id="in a list",
+        ),
+        pytest.param(
+            model(autoscaling={"zzz": 1}),
+            "args.models.0.autoscaling.zzz: unknown setting; known here: min_replicas, max_repl",
+            id="nothing like it",
+        ),
+        pytest.param(
+            {"queue": {"classes": [{"max_wait_s": "60s"}]}},
+            "args.queue.classes.0.max_wait_s: Input should be a valid number (got '60s')",
+            id="unit in the value",
+        ),
+        pytest.param(
+            {"store": {"timeout_ms": 0.5}},
+            "args.store.timeout_ms: Input should be a valid integer (got 0.5)",
+            id="seconds for milliseconds",
+        ),
+        pytest.param(
+            {"store": {"timeout_ms": "500"}},
+            "args.store.timeout_ms: Input should be a valid integer (got '500')",
+            id="a number as text",
+        ),
+        pytest.param(
+            {"gateway": {"min_replicas": True}},
+            "args.gateway.min_replicas: Input should be a valid integer (got True)",
+            id="yes is no number",
+        ),
+        pytest.param(
+            {"queue": {"classes": [{"max_wait_s": 0}]}},
+            "args.queue.classes.0.max_wait_s: Input should be greater than 0 (got 0)",
+            id="no patience",
+        ),
+        pytest.param(
+            {"queue": {"classes": [{"max_wait_s": 86_401}]}},
+            "less than or equal to 86400 (got 86401)",
+            id="longer than a day",
+        ),
+        pytest.param({"queue": {"classes": []}}, "args.queue.classes: List should", id="no class"),
+        pytest.param(
+            {"queue": {"classes": [{"name": "a"}, {"name": "b"}]}},
+            "args.queue.classes: List should have at most 1 item",
+            id="two classes",
+        ),
+        pytest.param(
+            model(autoscaling={"target_utilization": 80}),
+            "args.models.0.autoscaling.target_utilization: Input should be less than or equal to 1",
+            id="percent",
+        ),
+        pytest.param(
+            model(autoscaling={"min_replicas": 3, "max_replicas": 2}),
+            "args.models.0.autoscaling: min_replicas 3 is above max_replicas 2",
+            id="model: more at least than at most",
+        ),
+        pytest.param(
+            {"gateway": {"min_replicas": 2}},
+            "args.gateway: min_replicas 2 is above max_replicas 1",
+            id="gateway: more at least than at most",
+        ),
+        pytest.param(
+            {"models": []}, "args.models: List should have at least 1 item", id="no model"
+        ),
+        pytest.param({"models": [{}]}, "args.models.0.name: Field required", id="no name"),
+        pytest.param(
+            {"models": [{"name": "m"}, {"name": "n"}, {"name": "m"}]},
+            "args.models: the name m is used twice",
+            id="two models of one name",
+        ),
+        pytest.param({"models": [{"name": "a b"}]}, "args.models.0.name: String", id="bad name"),
+        pytest.param(
+            model(engine="vllmm"),
+            "args.models.0.engine: Input should be 'vllm' or 'simulated' (got 'vllmm')",
+            id="unknown engine",
+        ),
+        pytest.param(
+            model(engine_args={"port": 1, "api-key": "x", "dtype": "auto"}),
+            "args.models.0.engine_args: api_key, port is set by the gate; remove it",
+            id="what the gate sets",
+        ),
+        pytest.param(model(env={"A": 1}), "args.models.0.env.A: Input should be", id="env"),
+        pytest.param(
+            {"auth": {"trusted_proxies": ["10.0.0.0/33"]}},
+            "args.auth.trusted_proxies: '10.0.0.0/33' does not appear to be",
+            id="no CIDR",
+        ),
+        pytest.param(
+            {"auth": {"trusted_proxies": ["10.0.0.1/8"]}}, "has host bits set", id="host bits"
+        ),
+        pytest.param(
+            {"store": {"url": "http://h"}}, "args.store.url: String should", id="no Redis"
+        ),
+        pytest.param({"store": None}, "args.store: Input should be", id="an empty section"),
+        pytest.param({"store": ["url"]}, "args.store: Input should be", id="a list for a section"),
+        pytest.param(None, "args: Input should be", id="null"),
+        pytest.param(["store"], "args: Input should be", id="a list"),
+    ],
+)
+def test_a_wrong_setting_stops_the_start(args, says) -> None:
+    """The message names the path in serve_config.yaml, what is wrong, and how to mend it."""
+    with pytest.raises(SettingsError) as told:
+        Settings.from_args(args)
+    assert says in str(told.value)
+    assert "\n" not in str(told.value)
+
+
+def test_every_mistake_is_told_at_once() -> None:
+    """Nobody starts three times to learn of three mistakes."""
+    with pytest.raises(SettingsError) as told:
+        Settings.from_args({"stor": {}, "limits": {"max_body_bytes": 1}, **model(seats=0)})
+    for path in ("args.stor:", "args.limits.max_body_bytes:", "args.models.0.seats:"):
+        assert path in str(told.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://:hunter2@host:6379/0",
+        "redis://user:hunter2@host",
+        "rediss://user:hunter2@host",
+        "unix://:hunter2@/run/redis.sock",
+        "redis://:hunter2's@host",
+        "redis://:p@hunter2@host",
+        "redis://:p/hunter2@host",
+        "redis://:p hunter2@host",
+        "redis://host:6379/0?password=hunter2",
+        "redis://host:6379/0?db=1&password=hunter2",
+        "http://:hunter2@host",
+        "redis:/:hunter2@host",
+        ":hunter2@host",
+    ],
+)
+def test_a_password_in_the_store_url(url: str) -> None:
+    """It is refused, says where it belongs, and is not repeated for a log to keep."""
+    with pytest.raises(SettingsError, match=r"args\.store\.url: ") as told:
+        Settings.from_args({"store": {"url": url}})
+    assert "hunter2" not in str(told.value)
+    if url.startswith(("redis://", "rediss://", "unix://")):
+        assert "SLUICEGATE_STORE_URL" in str(told.value)
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        model(engine_args={"api_key": "hunter2"}),
+        {"models": [{"env": {"TOKEN": "hunter2"}}]},
+        {"models": [{"name": "m", "env": {"TOKEN": "hunter2"}}] * 2},
+        {"store": [{"url": "hunter2"}]},
+        {"auth": {"keys": ["hunter2"]}},
+    ],
+)
+def test_a_refused_block_is_not_repeated(args: dict[str, Any]) -> None:
+    """Of a whole block only the path is told: what is in it may be a secret."""
+    with pytest.raises(SettingsError) as told:
+        Settings.from_args(args)
+    assert "hunter2" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [None, "redis://host", "rediss://host:6379/0", "redis://user@host:6379", "unix:///run/r.sock"],
+)
+def test_a_store_url_without_a_password(url: str | None) -> None:
+    """A host, a port, a user and a socket are no secrets."""
+    assert Settings.from_args({"store": {"url": url}}).store.url == url
+
+
+def test_no_settings_are_a_working_gate() -> None:
+    """``args: {}`` serves one model, and its settings cannot be changed after the start."""
+    settings = Settings.from_args({})
+    assert [one.name for one in settings.models] == ["smollm2-135m"]
+    assert settings.queue.classes[0].name == "standard"
+    with pytest.raises(ValueError, match="frozen"):
+        settings.store.timeout_ms = 1  # type: ignore[misc]
+
+
+def test_the_config_file_in_the_repository_is_valid() -> None:
+    """serve_config.yaml starts, and says what the defaults say."""
+    whole = yaml.safe_load((REPO / "serve_config.yaml").read_text())
+    (application,) = whole["applications"]
+    assert Settings.from_args(application["args"]) == Settings.from_args({})
+
+
+@pytest.mark.parametrize("spelling", ["tensor_parallel_size", "tensor-parallel-size"])
+def test_engine_args_are_spelt_with_underscores(spelling: str) -> None:
+    """The dashes of vLLM's command line mean the same."""
+    settings = Settings.from_args(model(engine_args={spelling: 2}))
+    assert settings.models[0].engine_args == {"tensor_parallel_size": 2}
+
+
+def sections(root: type[BaseModel]) -> set[type[BaseModel]]:
+    """``root`` and every block of settings below it."""
+    found = {root}
+    for name in root.model_fields:
+        inner = section_of(root, name)
+        if inner is not root:
+            found |= sections(inner)
+    return found
+
+
+@pytest.mark.parametrize("section", sorted(sections(Settings), key=str), ids=lambda s: s.__name__)
+def test_every_setting_says_what_it_is(section: type[BaseModel]) -> None:
+    """Each knob is followed by a sentence; a block's sentence is its own docstring."""
+    assert section.__doc__
+    silent = [
+        name
+        for name, field in section.model_fields.items()
+        if section_of(section, name) is section
+        and not (field.description or "").endswith((".", "…"))
+    ]
+    assert silent == []
+
+
+def test_secrets_come_from_the_environment() -> None:
+    """Several keys are separated by commas; blanks and empty ones do not count."""
+    environ = {
+        "SLUICEGATE_STORE_URL": "redis://:pw@host",
+        "SLUICEGATE_ADMIN_KEY": "one, two ,,",
+        "SLUICEGATE_API_KEY": " three",
+        "SLUICEGATE_PROXY_KEY": "four",
+    }
+    secrets = Secrets.from_environ(environ)
+    assert secrets.store_url == "redis://:pw@host"
+    assert secrets.admin_keys == ["one", "two"]
+    assert secrets.api_keys == ["three"]
+    assert secrets.proxy_key == "four"
+    empty = Secrets.from_environ(dict.fromkeys(environ, ""))
+    assert empty == Secrets.from_environ({}) == Secrets()
+
+
+def test_secrets_are_not_shown_by_accident() -> None:
+    """None of them is in what a log or a traceback would show."""
+    secrets = Secrets(store_url="hunter2", admin_keys=["hunter2"], api_keys=["hunter2"])
+    assert "hunter2" not in repr(secrets) + str(secrets)
+    assert "hunter2" not in repr(Secrets(proxy_key="hunter2"))
+
+
+@pytest.mark.parametrize(
+    ("folder", "environ", "path"),
+    [
+        ("/data", {"XDG_DATA_HOME": "/share"}, Path("/data")),
+        ("data", {}, Path.cwd() / "data"),
+        ("~/data", {}, Path.home() / "data"),
+        (None, {"XDG_DATA_HOME": "/share"}, Path("/share/sluicegate")),
+        (None, {"XDG_DATA_HOME": ""}, Path.home() / ".local/share/sluicegate"),
+        (None, {}, Path.home() / ".local/share/sluicegate"),
+    ],
+)
+def test_the_data_folder(folder: str | None, environ: dict[str, str], path: Path) -> None:
+    """The setting counts first, then XDG's variable, then its default; always a whole path."""
+    assert data_dir(Store(data_dir=folder), environ) == path
