@@ -1,17 +1,23 @@
 """What the environment alone may say: secrets, and where this machine keeps its data."""
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
 from pydantic import Field
 
-from serve_app.settings import Section, Store
+from serve_app.haproxy import usable
+from serve_app.settings import Section, SettingsError, Store
 
 
 class Secrets(Section):
-    """What the environment alone may hold."""
+    """What the environment alone may hold.
+
+    Raises:
+        SettingsError: from :meth:`from_environ`, naming the variable and never its value.
+    """
 
     store_url: str | None = Field(default=None, repr=False)
     admin_keys: list[str] = Field(default=[], repr=False)
@@ -23,13 +29,21 @@ class Secrets(Section):
         """Return the secrets of this process's environment."""
 
         def several(name: str) -> list[str]:
-            return [key.strip() for key in environ.get(name, "").split(",") if key.strip()]
+            keys = [key.strip() for key in environ.get(name, "").split(",") if key.strip()]
+            if not all(re.fullmatch(r"[!-~]+", key) for key in keys):
+                raise SettingsError(f"{name}: a key may hold printable ASCII only, no spaces")
+            return keys
 
+        proxy_key = environ.get("SLUICEGATE_PROXY_KEY") or None
+        if proxy_key and not usable(proxy_key):
+            raise SettingsError(
+                "SLUICEGATE_PROXY_KEY: needs 16 or more of A-Z a-z 0-9 . _ ~ -, nothing else"
+            )
         return cls(
             store_url=environ.get("SLUICEGATE_STORE_URL") or None,
             admin_keys=several("SLUICEGATE_ADMIN_KEY"),
             api_keys=several("SLUICEGATE_API_KEY"),
-            proxy_key=environ.get("SLUICEGATE_PROXY_KEY") or None,
+            proxy_key=proxy_key,
         )
 
 

@@ -72,6 +72,11 @@ def _front(keyed: bool) -> str:
     return "\n".join(["", _MARK, "    option forwardfor", secret])
 
 
+def usable(key: str) -> bool:
+    """Return whether HAProxy takes ``key`` literally: to it, a % or a space means something."""
+    return re.fullmatch(r"[A-Za-z0-9._~-]{16,}", key) is not None
+
+
 def _real() -> str:
     """Return the path of the HAProxy that Ray brings, or of the system's."""
     os.environ.pop("RAY_SERVE_HAPROXY_BINARY_PATH", None)
@@ -85,7 +90,7 @@ def main() -> None:
     argv = sys.argv[1:]
     if "-f" in argv:
         path = Path(argv[argv.index("-f") + 1])
-        keyed = bool(os.environ.get(PROXY_KEY_ENV))
+        keyed = usable(os.environ.get(PROXY_KEY_ENV, ""))
         path.write_text(mended(path.read_text(), host=os.environ.get(HOST_ENV), keyed=keyed))
     die_with_parent(signal.SIGTERM)
     real = _real()

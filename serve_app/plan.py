@@ -51,16 +51,16 @@ def plan(
     """
     whole = _loaded(config)
     application = _ours(whole, config)
-    args = application.setdefault("args", {})
-    if engine is not None:
-        args["models"] = [
-            {**model, "engine": engine} for model in args.get("models") or _default_models()
-        ]
-    http = whole.setdefault("http_options", {})
+    args = application["args"] = application.get("args") or {}
+    http = whole["http_options"] = whole.get("http_options") or {}
     http["host"] = host or http.get("host", "127.0.0.1")
     http["port"] = port or http.get("port", 8000)
     try:
+        Secrets.from_environ()
         settings = Settings.from_args(args)
+        if engine is not None:
+            args["models"] = _with_engine(settings, engine)
+            settings = Settings.from_args(args)
         for model in settings.models:
             check_source(model)
     except SettingsError as err:
@@ -85,6 +85,8 @@ def _loaded(config: Path) -> dict[str, Any]:
 
 def _ours(whole: dict[str, Any], config: Path) -> dict[str, Any]:
     applications = whole.get("applications") or []
+    if not all(isinstance(one, dict) for one in applications):
+        raise CannotStartError(f"{config}: each of 'applications' must be a block of settings")
     found = [one for one in applications if one.get("import_path") == IMPORT_PATH]
     if len(found) != 1:
         raise CannotStartError(
@@ -94,8 +96,10 @@ def _ours(whole: dict[str, Any], config: Path) -> dict[str, Any]:
     return ours
 
 
-def _default_models() -> list[dict[str, Any]]:
-    return [model.model_dump(exclude_unset=True) for model in Settings().models]
+def _with_engine(settings: Settings, engine: str) -> list[dict[str, Any]]:
+    """Return the models of ``settings`` as the config file would name them, all on ``engine``."""
+    models = [model.model_dump(exclude_unset=True) for model in settings.models]
+    return [{**model, "engine": engine} for model in models]
 
 
 def _must_be_free(host: str, port: int) -> None:

@@ -5,7 +5,7 @@
 A small process stands between us and the program. The kernel tells it when we die (however we
 die: ``PR_SET_PDEATHSIG``), it adopts whatever the program leaves behind
 (``PR_SET_CHILD_SUBREAPER``), and it ends the whole family: SIGTERM, ``GRACE_S`` seconds, SIGKILL.
-When the program itself dies, its children are ended the same way, so a killed vLLM server never
+When the program itself dies, its children are ended almost at once, so a killed vLLM server never
 leaves an engine process holding the accelerator.
 
 The death signal follows the *thread* that started the reaper: start it from a thread that lives
@@ -108,7 +108,13 @@ def collect_dead() -> dict[int, int]:
 
 def _run(parent: int, program: list[str]) -> int:
     """Run ``program`` until it or we are told to end; leave none of its family."""
-    awaited = {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD}
+    awaited = {
+        signal.SIGTERM,
+        signal.SIGINT,
+        signal.SIGHUP,
+        signal.SIGQUIT,
+        signal.SIGCHLD,
+    }
     signal.pthread_sigmask(signal.SIG_BLOCK, awaited)
     die_with_parent()
     adopt_orphans()
@@ -122,7 +128,7 @@ def _run(parent: int, program: list[str]) -> int:
     child = subprocess.Popen(program, process_group=0, preexec_fn=as_child)  # noqa: PLW1509 - no threads here
     code, grace_s = _until_ended(child.pid, awaited)
     end_family(os.getpid(), grace_s)
-    return code % 256
+    return code if code >= 0 else 128 - code
 
 
 def _until_ended(pid: int, awaited: set[signal.Signals]) -> tuple[int, float]:

@@ -19,6 +19,7 @@ def main() -> None:
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     ray.init(
+        "local",  # a cluster of our own, whatever else runs on this machine
         namespace="serve",
         include_dashboard=False,
         object_store_memory=OBJECT_STORE_BYTES,

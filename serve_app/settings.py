@@ -78,7 +78,7 @@ class Auth(Section):
 class RateLimits(Section):
     """The limits of a key that names none of its own."""
 
-    requests_per_minute: int = Field(default=600, ge=0, le=10_000_000)
+    requests_per_minute: int = Field(default=600, ge=0, le=1_000_000)
     """Requests a minute, refilled evenly; as many may come at once. 0 means never."""
 
 

@@ -1,7 +1,7 @@
 """What every test may use: a real Valkey with the store on it, and whole gates."""
 
 import copy
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,20 @@ async def store(store_url: str) -> AsyncIterator[Store]:
     opened = Store(store_url, timeout_ms=5_000)
     yield opened
     await opened.close()
+
+
+@pytest.fixture
+def gates(tmp_path: Path) -> Iterator[Callable[..., RunningGate]]:
+    """Make gates that this test alone starts and stops; none of them outlives it."""
+    made: list[RunningGate] = []
+
+    def make(config: dict[str, Any], env: dict[str, str] | None = None, **more: Any) -> RunningGate:
+        made.append(RunningGate(tmp_path / f"gate{len(made)}", config, env or {}, **more))
+        return made[-1]
+
+    yield make
+    for gate in made:
+        gate.end()
 
 
 @pytest.fixture(scope="session", params=["haproxy", "default proxy"])

@@ -66,6 +66,12 @@ class RunningGate:
     config: dict[str, Any]
     env: dict[str, str] = field(default_factory=dict)
     port: int = field(default_factory=free_port)
+    process: "subprocess.Popen[bytes] | None" = None
+
+    @property
+    def data(self) -> Path:
+        """The data folder that this gate alone uses."""
+        return self.folder / "share" / "sluicegate"
 
     def start(self) -> "RunningGate":
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -97,7 +103,7 @@ class RunningGate:
         return self.printed.read_text()
 
     def log(self) -> str:
-        logs = self.folder / "share" / "sluicegate" / "logs" / "serve.log"
+        logs = self.data / "logs" / "serve.log"
         return logs.read_text()[-6_000:] if logs.exists() else "no serve.log"
 
     @property
@@ -122,7 +128,7 @@ class RunningGate:
             return str(made.json()["key"])
 
     def redis(self) -> "redis.Redis[str]":
-        conf = (self.folder / "share" / "sluicegate" / "store" / "valkey.conf").read_text()
+        conf = (self.data / "store" / "valkey.conf").read_text()
         port = re.search(r"port (\d+)", conf)[1]  # type: ignore[index]
         password = re.search(r"requirepass (\S+)", conf)[1]  # type: ignore[index]
         return redis.Redis(port=int(port), password=password, decode_responses=True)
@@ -144,12 +150,17 @@ class RunningGate:
         return float(found[1])
 
     def access_lines(self) -> list[dict[str, Any]]:
-        logs = (self.folder / "share" / "sluicegate" / "logs" / "serve.log").read_text()
+        logs = (self.data / "logs" / "serve.log").read_text()
         return [json.loads(line) for line in re.findall(r'\{"time":.*\}', logs)]
 
     def stop(self, sig: signal.Signals = signal.SIGINT, limit_s: float = 60.0) -> int:
         self.process.send_signal(sig)
         return self.process.wait(limit_s)
+
+    def end(self) -> None:
+        """Stop it if it still runs, whatever the test found."""
+        if self.process is not None and self.process.poll() is None:
+            self.stop(signal.SIGTERM)
 
     def family(self) -> list[int]:
         return reaper.descendants(self.process.pid)

@@ -14,7 +14,7 @@ from serve_app.errors import InvalidKey, NoSuchKey, UnknownTenant
 from serve_app.store import Store, keys
 
 DAY_MS = 86_400_000
-MAX_RPM = 10_000_000
+MAX_RPM = 1_000_000
 MAX_METADATA_BYTES = 4_096
 PAGE_MAX = 1_000
 

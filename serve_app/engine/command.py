@@ -68,7 +68,7 @@ def gpus_per_replica(model: Model) -> float:
     if model.engine == "simulated" or _cpu_build():
         return 0
     args = model.engine_args
-    return int(args.get("tensor_parallel_size", 1)) * int(args.get("pipeline_parallel_size", 1))
+    return int(args.get("tensor_parallel_size") or 1) * int(args.get("pipeline_parallel_size") or 1)
 
 
 def _cpu_build() -> bool:

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Sequence
 UNKNOWN = "unknown"
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 def client_address(
@@ -48,19 +49,26 @@ def client_address(
 
 def _first_untrusted(hops: list[str], trusted: list[Network]) -> str:
     """Return the last hop that is no trusted proxy; unknown if it is not an address."""
+    last = UNKNOWN
     for hop in reversed(hops):
-        try:
-            ipaddress.ip_address(hop)
-        except ValueError:
+        address = _parsed(hop)
+        if address is None:
             return UNKNOWN
+        last = str(address)
         if not _is_trusted(hop, trusted):
-            return hop
-    return hops[0] if hops else UNKNOWN
+            return last
+    return last
 
 
-def _is_trusted(address: str, trusted: Iterable[Network]) -> bool:
+def _parsed(text: str) -> Address | None:
+    """Return the address in ``text`` in its one spelling, an IPv4 one inside IPv6 as IPv4."""
     try:
-        parsed = ipaddress.ip_address(address)
+        address = ipaddress.ip_address(text.partition("%")[0])
     except ValueError:
-        return False
-    return any(parsed in network for network in trusted)
+        return None
+    return getattr(address, "ipv4_mapped", None) or address
+
+
+def _is_trusted(text: str, trusted: Iterable[Network]) -> bool:
+    address = _parsed(text)
+    return address is not None and any(address in network for network in trusted)

@@ -336,7 +336,7 @@ def test_no_key_stands_in_any_log(gate: RunningGate) -> None:
         client.post("/v1/chat/completions", json=chat("a secret prompt"))
         client.get("/v1/models", headers={"x-api-key": "another"})
     secrets = [key.rpartition("-")[2], ADMIN_KEY, "a secret prompt", gate.engine().key]
-    for file in (gate.folder / "share" / "sluicegate" / "logs").iterdir():
+    for file in (gate.data / "logs").iterdir():
         text = file.read_text(errors="replace")
         assert not [secret for secret in secrets if secret in text], file.name
 

@@ -2,12 +2,11 @@
 
 import threading
 import time
-from pathlib import Path
 
-from tests.running import ADMIN_KEY, RunningGate, chat, simulated, until
+from tests.running import ADMIN_KEY, chat, simulated, until
 
 
-def test_replicas_follow_the_line_up_down_and_from_zero(tmp_path: Path) -> None:
+def test_replicas_follow_the_line_up_down_and_from_zero(gates) -> None:
     """Asleep, one request wakes a replica; a line calls a second; quiet sends both away.
 
     Nobody is refused on the way, and nothing that runs is cut off by a scale-down.
@@ -20,7 +19,7 @@ def test_replicas_follow_the_line_up_down_and_from_zero(tmp_path: Path) -> None:
         "downscale_delay_s": 2.0,
     }
     config = simulated(seats=2, autoscaling=scaling, simulated={"decode_ms": 40.0})
-    gate = RunningGate(tmp_path, config, {"SLUICEGATE_ADMIN_KEY": ADMIN_KEY}).start().ready()
+    gate = gates(config, {"SLUICEGATE_ADMIN_KEY": ADMIN_KEY}).start().ready()
     try:
         assert not gate.replicas(), "asleep until somebody calls"
         with gate.client() as client:
@@ -51,7 +50,7 @@ def test_replicas_follow_the_line_up_down_and_from_zero(tmp_path: Path) -> None:
         gate.stop()
 
 
-def test_a_replica_drains_before_it_goes(tmp_path: Path) -> None:
+def test_a_replica_drains_before_it_goes(gates) -> None:
     """Scaled down in the middle of a long stream, the replica finishes it first."""
     scaling = {
         "min_replicas": 0,
@@ -61,7 +60,7 @@ def test_a_replica_drains_before_it_goes(tmp_path: Path) -> None:
         "downscale_delay_s": 0.0,
     }
     config = simulated(seats=4, autoscaling=scaling, simulated={"decode_ms": 50.0})
-    gate = RunningGate(tmp_path, config, {"SLUICEGATE_ADMIN_KEY": ADMIN_KEY}).start().ready()
+    gate = gates(config, {"SLUICEGATE_ADMIN_KEY": ADMIN_KEY}).start().ready()
     try:
         with gate.client() as client:
             body = chat(max_tokens=100, stream=True)

@@ -37,6 +37,8 @@ def test_serve_run_serves_and_ctrl_c_leaves_nothing(tmp_path: Path, env: dict[st
                 **os.environ,
                 "XDG_DATA_HOME": str(tmp_path / "share"),
                 "SLUICEGATE_ADMIN_KEY": ADMIN_KEY,
+                "RAY_ADDRESS": "local",
+                "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port()),
                 "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
                 "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
                 "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",

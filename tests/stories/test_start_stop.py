@@ -1,6 +1,7 @@
 """Starting and stopping: told early what is wrong, nothing left behind."""
 
 import contextlib
+import os
 import signal
 import socket
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Any
 import psutil
 import pytest
 
+from serve_app import reaper
+from serve_app.store import EmbeddedStore
 from tests.running import ADMIN_KEY, RunningGate, chat, simulated, until
 
 
@@ -39,12 +42,12 @@ def is_free(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) != 0
 
 
-def test_keys_outlive_the_gate_and_nothing_else_does(tmp_path: Path) -> None:
+def test_keys_outlive_the_gate_and_nothing_else_does(gates) -> None:
     """The whole first day: a key is shown once, works, and still works after SIGTERM and restart.
 
     In between nothing is left: no process, no port, no lock.
     """
-    gate = RunningGate(tmp_path, simulated()).start().ready()
+    gate = gates(simulated()).start().ready()
     key = gate.first_key
     assert gate.said().count(key) == 2, "once to keep, once in the line to paste"
     assert f"Sluicegate is ready at {gate.url}" in gate.said()
@@ -59,15 +62,15 @@ def test_keys_outlive_the_gate_and_nothing_else_does(tmp_path: Path) -> None:
 
     gate.start().ready()
     assert "shown this once" not in gate.said()
-    assert not (tmp_path / "share" / "sluicegate" / "admin-key").exists()
+    assert not (gate.data / "admin-key").exists()
     with gate.client(key) as client:
         assert client.get("/v1/models").status_code == 200
     assert gate.stop(signal.SIGINT) == 0
 
 
-def test_a_killed_launcher_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_a_killed_launcher_leaves_nothing_behind(gates) -> None:
     """SIGKILL gives no chance to tidy up; the kernel tells the reaper."""
-    gate = RunningGate(tmp_path, simulated()).start()
+    gate = gates(simulated()).start()
     until(lambda: any("gcs_server" in line for line in alive(gate.family())), 60, "Ray")
     family = gate.family()
     gate.process.kill()
@@ -103,57 +106,80 @@ def changed(**args: Any) -> dict[str, Any]:
         pytest.param({"applications": []}, "needs one application", id="not our file"),
     ],
 )
-def test_what_is_known_early_is_told_early(tmp_path: Path, config, says: str) -> None:
+def test_what_is_known_early_is_told_early(gates, config, says: str) -> None:
     """One line that names it, exit code 1, and nothing was started."""
-    gate = RunningGate(tmp_path, config).start()
+    gate = gates(config).start()
     assert gate.process.wait(20) == 1
     assert says in gate.said()
     assert gate.said().count("\n") == 1
-    assert not (tmp_path / "share").exists()
+    assert not gate.data.exists()
 
 
-def test_a_port_in_use_is_named(tmp_path: Path) -> None:
+def test_a_port_in_use_is_named(gates) -> None:
     """The start stops before anything runs."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        gate = RunningGate(tmp_path, simulated(), port=taken.getsockname()[1]).start()
+        gate = gates(simulated(), port=taken.getsockname()[1]).start()
         assert gate.process.wait(20) == 1
     assert f"port {gate.port} on 127.0.0.1 is in use" in gate.said()
 
 
-def test_an_engine_that_does_not_start_ends_the_start(tmp_path: Path) -> None:
+def test_an_engine_that_does_not_start_ends_the_start(gates) -> None:
     """Its last words and its log are named, the exit code is 1, nothing is left."""
     config = simulated(engine_args={"max_model_len": "none"})
-    gate = RunningGate(tmp_path, config).start()
+    gate = gates(config).start()
     family: list[int] = []
 
     def ended() -> bool:
         family.extend(gate.family())
         return gate.process.poll() is not None
 
-    until(ended, 90, "the end", every_s=0.5)
+    until(ended, 120, "the end", every_s=0.5)
     assert gate.process.returncode == 1
     assert "failed to start" in gate.said()
     assert "engine-smollm2-135m-" in gate.said()
     until(lambda: not alive(family), 10, "the end of all")
 
 
-def test_two_gates_on_one_data_folder_are_one_too_many(tmp_path: Path, gate: RunningGate) -> None:
+def test_two_gates_on_one_data_folder_are_one_too_many(gates, gate: RunningGate) -> None:
     """The second is told who is in the way; the first does not notice."""
-    env = {"XDG_DATA_HOME": str(gate.folder / "share")}
-    second = RunningGate(tmp_path, simulated(), env).start()
+    env = {"XDG_DATA_HOME": str(gate.data.parent)}
+    second = gates(simulated(), env).start()
     assert second.process.wait(20) == 1
     assert "another Sluicegate uses the data folder" in second.said()
     with gate.client() as client:
         assert client.get("/v1/models").status_code == 200
 
 
-def test_a_store_of_ones_own_is_used(tmp_path: Path, store_url: str) -> None:
-    """With SLUICEGATE_STORE_URL no Valkey of ours runs, and keys go to the one named."""
-    env = {"SLUICEGATE_STORE_URL": store_url, "SLUICEGATE_ADMIN_KEY": ADMIN_KEY}
-    gate = RunningGate(tmp_path, simulated(), env).start().ready()
-    assert gate.new_key()
-    assert not any("valkey-server" in line for line in alive(gate.family()))
-    assert store_url.split("@", maxsplit=1)[0] not in gate.log()
-    gate.stop()
+def test_a_store_of_ones_own_is_used_and_its_loss_lets_nobody_in(tmp_path: Path, gates) -> None:
+    """With SLUICEGATE_STORE_URL no Valkey of ours runs; while it is silent, 503 at once, for all.
+
+    When it answers again, so does the gate; nobody has to do anything.
+    """
+    own = EmbeddedStore(tmp_path / "own")
+    (valkey,) = [pid for pid in reaper.descendants(os.getpid()) if lies_in(pid, tmp_path / "own")]
+    env = {"SLUICEGATE_STORE_URL": own.url, "SLUICEGATE_ADMIN_KEY": ADMIN_KEY}
+    gate = gates(simulated(), env).start().ready()
+    try:
+        assert not any("valkey-server" in line for line in alive(gate.family()))
+        with gate.client(gate.new_key()) as client:
+            os.kill(valkey, signal.SIGSTOP)
+            told = client.post("/v1/chat/completions", json=chat())
+            assert (told.status_code, told.headers["retry-after"]) == (503, "1")
+            assert told.json()["error"]["code"] == "state_store_unavailable"
+            until(lambda: client.get("/health/ready").status_code == 503, 10, "not ready")
+            assert client.get("/health").status_code == 200
+            os.kill(valkey, signal.SIGCONT)
+            until(lambda: client.get("/health/ready").status_code == 200, 10, "ready again")
+            assert client.post("/v1/chat/completions", json=chat()).status_code == 200
+        assert own.url.split("@")[0] not in gate.log()
+    finally:
+        gate.stop()
+        own.stop()
+
+
+def lies_in(pid: int, folder: Path) -> bool:
+    """Return whether ``pid`` is the server that works in ``folder``."""
+    process = psutil.Process(pid)
+    return process.cwd() == str(folder) and "valkey-server" in process.cmdline()[0]

@@ -58,6 +58,8 @@ class Body(msgspec.Struct):
     n: int | None = 1
     stop: str | list[str] | None = None
     seed: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
     priority: int = 0
 
 
@@ -110,6 +112,7 @@ def read_chat(raw: bytes, served: Served) -> Ask:
         Refusal: 400 or 404, with the field at fault.
     """
     body = _decode(raw, ChatBody)
+    _check_model(body, served)
     if not body.messages:
         raise Refusal("messages must not be empty", kind="Bad Request", param="body.messages")
     texts = [_text(message) for message in body.messages]
@@ -125,6 +128,7 @@ def read_completion(raw: bytes, served: Served) -> Ask:
         Refusal: 400 or 404, with the field at fault.
     """
     body = _decode(raw, CompletionBody)
+    _check_model(body, served)
     prompt = body.prompt
     if isinstance(prompt, list) and len(prompt) == 1 and isinstance(prompt[0], str | list):
         prompt = prompt[0]
@@ -177,10 +181,13 @@ def _ask(body: Body, served: Served, text: str, prompt_tokens: int, cap: int | N
     )
 
 
-def _check(body: Body, served: Served, prompt_tokens: int, cap: int | None) -> None:
+def _check_model(body: Body, served: Served) -> None:
     if body.model and body.model != served.model:
         said = f"The model `{body.model}` does not exist."
         raise Refusal(said, status=404, kind="NotFoundError", param="model")
+
+
+def _check(body: Body, served: Served, prompt_tokens: int, cap: int | None) -> None:
     if body.n not in (None, 1):
         raise Refusal(f"n must be 1 in the simulated engine, got {body.n}.", param="n")
     if cap is not None and cap < 1:

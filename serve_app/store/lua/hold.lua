@@ -11,7 +11,7 @@ Returns  {known 0|1, attributes, allowed 0|1, remaining, retry_after_us, reset_a
           limit_rpm, interval_us, now_us}
          retry_after_us: 0 if allowed, -1 if it never comes back
 Clock    the store's TIME
-Twin     serve_app/limits/hold.py
+Twin     serve_app/limits/gcra.py
 ]]
 --@include gcra
 local now_us = server_time_us()

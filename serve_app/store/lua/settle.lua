@@ -14,7 +14,7 @@ ARGV[7]  usage_ttl_s   seconds the usage is kept
 
 Returns  1 if settled now, 0 if it was settled before
 Clock    the store's TIME
-Twin     serve_app/limits/hold.py
+Twin     serve_app/limits/gcra.py
 ]]
 --@include gcra
 if not redis.call("SET", KEYS[1], 1, "NX", "EX", ARGV[6]) then
