@@ -5,7 +5,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -21,6 +20,7 @@ import redis
 import yaml
 
 from serve_app import reaper
+from serve_app.ports import free_port
 from serve_app.store import Address, keys
 
 ROOT = Path(__file__).parents[1]
@@ -39,12 +39,6 @@ def until(
             return answer
         time.sleep(every_s)  # processes tell nobody when they are done
     pytest.fail(f"{what} did not happen in {limit_s:g} s")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def simulated(**changes: Any) -> dict[str, Any]:

@@ -7,7 +7,6 @@ starting ──healthy──→ serving ──scaled down──→ draining ─�
 import asyncio
 import logging
 import secrets
-import socket
 from pathlib import Path
 
 from serve_app.engine.command import engine_argv
@@ -15,6 +14,7 @@ from serve_app.engine.process import EngineProcess, EngineStartError
 from serve_app.engine.sources import resolve
 from serve_app.environment import Secrets, data_dir
 from serve_app.errors import StoreUnavailable
+from serve_app.ports import free_port
 from serve_app.settings import Model
 from serve_app.settings import Store as StoreSettings
 from serve_app.store import Address, Store, registry, store_url
@@ -45,7 +45,8 @@ class ModelReplica:
         url = store_url(Secrets.from_environ().store_url or store.url, data_dir(store))
         self._store = Store(url, timeout_ms=store.timeout_ms)
         source = await asyncio.to_thread(resolve, model)
-        address = Address(_host(), _free_port(), secrets.token_urlsafe(32))
+        host = _host()
+        address = Address(host, free_port(host), secrets.token_urlsafe(32))
         self._engine = EngineProcess(
             engine_argv(model, source, address),
             address,
@@ -119,13 +120,6 @@ def _host() -> str:
     import ray.util  # noqa: PLC0415 - the engine's child imports this room and needs no Ray
 
     return str(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _log_file(folder: Path, model: str, replica: str) -> Path:

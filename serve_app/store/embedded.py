@@ -9,13 +9,13 @@ import contextlib
 import fcntl
 import secrets
 import signal
-import socket
 import subprocess
 import time
 from pathlib import Path
 from typing import Any, TextIO
 
 from serve_app import reaper
+from serve_app.ports import free_port
 
 ACTOR = "sluicegate-store"
 NAMESPACE = "sluicegate"
@@ -37,7 +37,7 @@ class EmbeddedStore:
         self._folder = folder
         self._lock = claim_folder(folder)
         self._password = secrets.token_urlsafe(32)
-        self._port = _free_port()
+        self._port = free_port()
         self._process = self._start()
         self._await_answer()
 
@@ -126,13 +126,6 @@ def claim_folder(folder: Path, wait_s: float = 5.0) -> TextIO:
         f"another Sluicegate uses the data folder {folder}; stop it, or set "
         "store.data_dir to another folder"
     )
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def store_url(configured: str | None, folder: Path) -> str:

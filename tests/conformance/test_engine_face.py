@@ -135,6 +135,7 @@ def test_a_hang_up_past_the_gate_aborts(running: RunningGate, engine: httpx.Clie
     """The engine itself stops when its client leaves."""
     body = chat(max_tokens=1_500, stream=True, ignore_eos=True)
     with engine.stream("POST", "/v1/chat/completions", json=body) as told:
-        next(told.iter_lines())
+        lines = told.iter_lines()  # kept: a forgotten iterator closes the reply
+        next(lines)
         until(lambda: running.gauge("num_requests_running") == 1, 10, "the work")
     until(lambda: running.gauge("num_requests_running") == 0, 10, "the abort")

@@ -59,7 +59,8 @@ def test_a_hang_up_aborts_the_engines_work(real_gate: RunningGate, stream: bool)
     with real_gate.client() as client:
         if stream:
             with client.stream("POST", "/v1/chat/completions", json=body) as told:
-                next(told.iter_lines())
+                lines = told.iter_lines()  # kept: a forgotten iterator closes the reply
+                next(lines)
                 until(lambda: real_gate.gauge("num_requests_running", at) == 1, 10, "the work")
         else:
             with pytest.raises(httpx.TimeoutException):

@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 from serve_app import reaper
-from tests.running import ADMIN_KEY, ROOT, chat, free_port, simulated, until
+from serve_app.ports import free_port
+from tests.running import ADMIN_KEY, ROOT, chat, simulated, until
 from tests.stories.test_start_stop import alive
 
 HAPROXY = {"RAY_SERVE_ENABLE_HA_PROXY": "1", "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1"}
