@@ -31,7 +31,7 @@ async def load(url: str, headers: dict[str, str], *, stream: bool, count: int) -
         for _ in todo:
             async with session.post(f"{url}/v1/chat/completions", json=body) as reply:
                 raw = await reply.read()
-                if reply.status != 200 or (stream and not raw.endswith(b"data: [DONE]\n\n")):
+                if not reply.ok or (stream and not raw.endswith(b"data: [DONE]\n\n")):
                     raise RuntimeError(f"{reply.status}: {raw[:200]!r}")
 
     connector = aiohttp.TCPConnector(limit=0)

@@ -18,8 +18,9 @@ and what was decided there. An arrow is an import; none goes back.
     telemetry  the access log
 
 The hall, open to every room: ``errors`` (every refusal), ``settings`` (every knob),
-``environment`` (secrets and where data lies), ``ports`` (a free one), ``reaper`` (a child process
-that never outlives us) and ``haproxy`` (the shim in front of HAProxy).
+``mistakes`` (what is wrong with one), ``environment`` (secrets and where data lies), ``ports`` (a
+free one), ``reaper`` (a child process that never outlives us) and ``haproxy`` (the shim in front of
+HAProxy).
 
 ``app`` joins the rooms into one Serve application. ``cli`` starts it on one machine: ``plan`` finds
 what is wrong before anything runs, ``launch`` starts ``serving`` and leaves nothing behind.

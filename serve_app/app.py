@@ -9,7 +9,6 @@ starts and gives everything back when it ends; a killed one is reaped by the oth
 
 import logging
 import os
-import re
 from typing import Any
 
 from ray import serve
@@ -21,7 +20,7 @@ from serve_app.haproxy import PROXY_KEY_ENV
 from serve_app.ingress import Door, Gate, Relay
 from serve_app.limits import Holds
 from serve_app.queueing import LOOK_BACK_S, REPORT_INTERVAL_S, Line, replicas_for_line, report
-from serve_app.settings import Autoscaling, Model, Settings
+from serve_app.settings import Autoscaling, Model, Settings, deployment_name
 from serve_app.store import Store, store_url
 
 __all__ = ["Gateway", "build", "replicas_for_line"]
@@ -77,16 +76,28 @@ class Gateway:
         if self._bootstrapped:
             return
         folder = data_dir(self._settings.store)
-        if await auth.first_admin_key(self._store, folder):
-            _log.warning(
-                "An admin key was made. Read it once and delete the file: %s",
-                auth.reveal_path(folder),
-            )
-        self._bootstrapped = True
+        try:
+            made = await auth.first_admin_key(self._store, folder)
+        except OSError as err:
+            _log.error("no admin key could be made: %s; set SLUICEGATE_ADMIN_KEY", err)
+            made = False
+        if made:
+            path = auth.reveal_path(folder)
+            _log.warning("An admin key was made. Read it once and delete the file: %s", path)
+        self._bootstrapped = made is not None
 
     def __serve_build_asgi_app__(self) -> Door:
         """Return the ASGI application; Serve asks after the constructor."""
         return Door(self._gate)
+
+    async def check_health(self) -> None:
+        """Serve's health check.
+
+        Raises:
+            RuntimeError: the line is no longer heard or tended; Serve starts another gateway.
+        """
+        if not self._line.alive:
+            raise RuntimeError("the line's tasks have ended; the log says why")
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         """Return running and waiting work per model, for the application's policy."""
@@ -167,8 +178,3 @@ def _autoscaling(scaling: Autoscaling) -> dict[str, Any]:
         "metrics_interval_s": REPORT_INTERVAL_S,
         "look_back_period_s": LOOK_BACK_S,
     }
-
-
-def deployment_name(model: str) -> str:
-    """Return the name of a model's deployment in Serve."""
-    return "model-" + re.sub(r"[^A-Za-z0-9_.-]", "-", model)

@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
+from urllib.parse import urlsplit
 
 from pydantic import Field
 
@@ -34,17 +35,32 @@ class Secrets(Section):
                 raise SettingsError(f"{name}: a key may hold printable ASCII only, no spaces")
             return keys
 
+        store_url = environ.get("SLUICEGATE_STORE_URL") or None
+        if store_url and not _is_store_url(store_url):
+            raise SettingsError(
+                "SLUICEGATE_STORE_URL: not a redis://, rediss:// or unix:// URL; in a password "
+                "write / as %2F, @ as %40 and : as %3A"
+            )
         proxy_key = environ.get("SLUICEGATE_PROXY_KEY") or None
         if proxy_key and not usable(proxy_key):
             raise SettingsError(
                 "SLUICEGATE_PROXY_KEY: needs 16 or more of A-Z a-z 0-9 . _ ~ -, nothing else"
             )
         return cls(
-            store_url=environ.get("SLUICEGATE_STORE_URL") or None,
+            store_url=store_url,
             admin_keys=several("SLUICEGATE_ADMIN_KEY"),
             api_keys=several("SLUICEGATE_API_KEY"),
             proxy_key=proxy_key,
         )
+
+
+def _is_store_url(url: str) -> bool:
+    """Return whether redis-py can read ``url``; what it says of a bad one could show a password."""
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("redis", "rediss", "unix") and (parts.port is None or True)
+    except ValueError:
+        return False
 
 
 def data_dir(store: Store, environ: Mapping[str, str] = os.environ) -> Path:

@@ -7,6 +7,7 @@ Told to stop, Serve shuts down in order; then the reaper ends whoever is left.
 What Ray and Serve print goes to a log file; the terminal shows what a person waits for.
 """
 
+import contextlib
 import json
 import os
 import resource
@@ -113,7 +114,7 @@ def _until_stopped(
     plan: Plan, serving: "subprocess.Popen[bytes]", log: Path, told: list[int]
 ) -> int:
     """Wait for ready, say so, and wait for the end."""
-    deadline_s = time.monotonic() + READY_LIMIT_S
+    deadline_s, began_s = time.monotonic() + READY_LIMIT_S, time.time()
     seen: dict[str, Any] = {}
     ready = False
     while not told:
@@ -122,8 +123,8 @@ def _until_stopped(
         if not ready:
             health = _health(plan.url)
             seen = _progress(seen, health)
-            if "failing" in health.get("models", {}).values():
-                return _fail(_engine_failure(plan))
+            if "failing" in health.get("models", {}).values() and (why := _failure(plan, began_s)):
+                return _fail(why)
             ready = health.get("status") == "ready"
             if ready:
                 _banner(plan)
@@ -162,15 +163,18 @@ def _progress(seen: dict[str, Any], health: dict[str, Any]) -> dict[str, Any]:
     return health or seen
 
 
-def _engine_failure(plan: Plan) -> str:
-    logs = sorted(
-        engine_log_dir(plan.settings.store).glob("engine-*.log"),
-        key=lambda log: log.stat().st_mtime,
-    )
-    if not logs:
-        return "a model failed to start"
-    said = [line for line in last_words(logs[-1], lines=40) if "Error" in line]
-    return f"a model failed to start: {said[-1] if said else 'no error told'}; see {logs[-1]}"
+def _failure(plan: Plan, began_s: float) -> str | None:
+    """Return why an engine of this run failed, by its log; None if none of this run has one."""
+    logs = engine_log_dir(plan.settings.store).glob("engine-*.log")
+    mine = sorted((log for log in logs if log.stat().st_mtime >= began_s), key=_mtime)
+    if not mine:
+        return None
+    said = [line for line in last_words(mine[-1], lines=40) if "Error" in line]
+    return f"a model failed to start: {said[-1] if said else 'no error told'}; see {mine[-1]}"
+
+
+def _mtime(log: Path) -> float:
+    return log.stat().st_mtime
 
 
 def _why(log: Path) -> str:
@@ -212,13 +216,24 @@ def _stop(serving: "subprocess.Popen[bytes]", told: list[int]) -> None:
     signals = len(told)
     if serving.poll() is None:
         _say("Stopping")
-        for pid in reaper.descendants(serving.pid)[:1]:
-            os.kill(pid, signal.SIGINT)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(_serve_pid(serving), signal.SIGINT)
         deadline_s = time.monotonic() + SHUTDOWN_S
         while serving.poll() is None and time.monotonic() < deadline_s and len(told) == signals:
             time.sleep(0.05)  # Popen.wait would not see a second signal
         serving.terminate()
         serving.wait()
+
+
+def _serve_pid(serving: "subprocess.Popen[bytes]") -> int:
+    """Return the pid of ``serve run``, the reaper's child.
+
+    Raises:
+        ProcessLookupError: it has ended.
+    """
+    for pid in reaper.descendants(serving.pid):
+        return pid
+    raise ProcessLookupError
 
 
 def _fail(why: str) -> int:

@@ -19,10 +19,17 @@ def free_port(host: str = "127.0.0.1") -> int:
         OSError: none of :data:`TRIES` was free.
     """
     for port in random.sample(RANGE, TRIES):
-        with socket.socket() as probe:
-            try:
-                probe.bind((host, port))
-            except OSError:
-                continue
+        if is_free(port, host):
             return port
     raise OSError(f"no free port on {host} in {TRIES} tries from {RANGE[0]} to {RANGE[-1]}")
+
+
+def is_free(port: int, host: str = "127.0.0.1") -> bool:
+    """Return whether a server could listen on ``port`` now."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+        return True

@@ -5,13 +5,13 @@ environment only (:mod:`serve_app.environment`), so that no config file, config 
 one.
 """
 
-import difflib
 import ipaddress
 import re
-from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from serve_app.mistakes import told
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
@@ -216,7 +216,7 @@ class Gateway(Replicas):
     """CPUs that Ray sets aside for one gateway replica."""
 
     first_byte_timeout_s: Seconds = 300.0
-    """Seconds a replica may be silent before its first byte; then 504."""
+    """Seconds a replica may be silent, before its first byte (then 504) or between bytes."""
 
 
 SMOLLM2 = Model(
@@ -243,6 +243,8 @@ class Settings(Section):
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"the name {twice[0]} is used twice")
+        if len({deployment_name(name) for name in names}) < len(names):
+            raise ValueError("two names differ only in characters that Serve does not tell apart")
         return models
 
     @classmethod
@@ -255,46 +257,13 @@ class Settings(Section):
         try:
             return cls.model_validate(args)
         except ValidationError as err:
-            raise SettingsError("; ".join(_tell(cls, err))) from None
+            raise SettingsError("; ".join(told(cls, err))) from None
+
+
+def deployment_name(model: str) -> str:
+    """Return the name of a model's deployment in Serve."""
+    return "model-" + re.sub(r"[^A-Za-z0-9_.-]", "-", model)
 
 
 class SettingsError(ValueError):
     """A setting is unknown, has the wrong unit or an impossible value; the start stops."""
-
-
-def _tell(root: type[BaseModel], err: ValidationError) -> Iterator[str]:
-    """Yield one sentence per mistake: the path in serve_config.yaml, what is wrong, the mend."""
-    for mistake in err.errors(include_url=False):
-        where = ".".join(str(step) for step in ("args", *mistake["loc"]))
-        if mistake["type"] == "extra_forbidden":
-            known = _names(root, mistake["loc"][:-1])
-            near = difflib.get_close_matches(str(mistake["loc"][-1]), known, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
-            yield f"{where}: unknown setting; {hint}"
-        else:
-            said = mistake["msg"].removeprefix("Value error, ")
-            yield f"{where}: {said}{_got(mistake['input'])}"
-
-
-def _got(value: object) -> str:
-    """Return a refused value's mention; of a block or what may hold a password, nothing."""
-    text = repr(value)
-    hidden = isinstance(value, dict | list) or "@" in text or "password" in text
-    return "" if hidden else f" (got {text[:80]})"
-
-
-def _names(root: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
-    """Return the settings that exist under ``path``."""
-    section = root
-    for step in path:
-        if isinstance(step, str):
-            section = section_of(section, step)
-    return list(section.model_fields)
-
-
-def section_of(section: type[BaseModel], name: str) -> type[BaseModel]:
-    """Return the block of settings that ``name`` opens in ``section``; itself if it opens none."""
-    kind = section.model_fields[name].annotation
-    inner = getattr(kind, "__args__", ()) or (kind,)
-    found = [one for one in inner if isinstance(one, type) and issubclass(one, BaseModel)]
-    return found[0] if found else section

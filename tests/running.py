@@ -1,5 +1,6 @@
 """A whole gate, started as its user starts it, on real Ray Serve; and what a story needs of it."""
 
+import asyncio
 import copy
 import json
 import os
@@ -19,9 +20,9 @@ import pytest
 import redis
 import yaml
 
-from serve_app import reaper
+from serve_app import auth, reaper
 from serve_app.ports import free_port
-from serve_app.store import Address, keys
+from serve_app.store import Address, Store, keys
 
 ROOT = Path(__file__).parents[1]
 CONFIG = yaml.safe_load((ROOT / "serve_config.yaml").read_text())
@@ -121,11 +122,27 @@ class RunningGate:
             assert made.status_code == 201, made.text
             return str(made.json()["key"])
 
-    def redis(self) -> "redis.Redis[str]":
+    def made_operator(self) -> str:
+        """Make an operator's key past the API, as the bootstrap does; return its id."""
+
+        async def make() -> str:
+            store = Store(self.store_url(), timeout_ms=5_000)
+            by = auth.Caller("default", "test", auth.PERMISSIONS, operator=True)
+            request = auth.KeyRequest(name="an operator's")
+            _, record = await auth.Keys(store).create(request, by=by, operator=True)
+            await store.close()
+            return record.id
+
+        return asyncio.run(make())
+
+    def store_url(self) -> str:
+        """Return the URL of the embedded store."""
         conf = (self.data / "store" / "valkey.conf").read_text()
-        port = re.search(r"port (\d+)", conf)[1]  # type: ignore[index]
-        password = re.search(r"requirepass (\S+)", conf)[1]  # type: ignore[index]
-        return redis.Redis(port=int(port), password=password, decode_responses=True)
+        port, password = (re.search(rf"{name} (\S+)", conf)[1] for name in ("port", "requirepass"))  # type: ignore[index]
+        return f"redis://:{password}@127.0.0.1:{port}/0"
+
+    def redis(self) -> "redis.Redis[str]":
+        return redis.Redis.from_url(self.store_url(), decode_responses=True)
 
     def replicas(self) -> dict[str, Address]:
         """Return the registered replicas of the model, and where their engines listen."""

@@ -10,7 +10,8 @@ from pydantic import BaseModel
 
 from serve_app import errors
 from serve_app.ingress import TABLE
-from serve_app.settings import Settings, section_of
+from serve_app.mistakes import section_of
+from serve_app.settings import Settings
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

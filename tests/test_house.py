@@ -18,7 +18,7 @@ from serve_app.store import TEXTS, keys
 
 ROOT = Path(serve_app.__file__).parent
 REPO = ROOT.parent
-HALL = {"errors", "settings", "environment", "ports", "reaper", "haproxy"}
+HALL = {"errors", "settings", "mistakes", "environment", "ports", "reaper", "haproxy"}
 JOINERS = {"app", "cli", "plan", "launch", "serving"}
 ARROWS = {
     "ingress": {"auth", "limits", "queueing", "telemetry"},

@@ -8,7 +8,8 @@ import yaml
 from pydantic import BaseModel
 
 import serve_app
-from serve_app.settings import Settings, SettingsError, section_of
+from serve_app.mistakes import section_of
+from serve_app.settings import Settings, SettingsError
 
 REPO = Path(serve_app.__file__).parents[1]
 

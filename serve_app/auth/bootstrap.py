@@ -13,6 +13,7 @@ from serve_app.auth.keys import KeyRequest, Keys
 from serve_app.store import Store, keys
 
 CLAIM_S = 30
+BEING_MADE = "being made"
 _GATE = Caller(DEFAULT_TENANT, "gate", PERMISSIONS, operator=True)
 
 
@@ -21,8 +22,11 @@ def reveal_path(folder: Path) -> Path:
     return folder / "admin-key"
 
 
-async def first_admin_key(store: Store, folder: Path) -> bool:
-    """Make the admin key unless this store has had one; return whether it was made.
+async def first_admin_key(store: Store, folder: Path) -> bool | None:
+    """Make the admin key unless this store has had one.
+
+    Returns True if it was made now, False if it was made before, None if another gateway is just
+    making it: ask again.
 
     However many gateways ask, one makes it; if that one dies half way, another does after
     ``CLAIM_S`` seconds. Its text is left in :func:`reveal_path`, mode 0600.
@@ -31,8 +35,8 @@ async def first_admin_key(store: Store, folder: Path) -> bool:
         StoreUnavailable: ask again; nothing is lost but the attempt.
         OSError: the file cannot be written; the key is made again after ``CLAIM_S`` seconds.
     """
-    if not await store.claim(keys.BOOTSTRAP, "being made", ttl_s=CLAIM_S):
-        return False
+    if not await store.claim(keys.BOOTSTRAP, BEING_MADE, ttl_s=CLAIM_S):
+        return None if await store.text(keys.BOOTSTRAP) in (BEING_MADE, None) else False
     request = KeyRequest(name="first admin key", permissions=sorted(PERMISSIONS))
     made, record = await Keys(store).create(request, by=_GATE, operator=True)
     await asyncio.to_thread(_reveal, folder, made.text)

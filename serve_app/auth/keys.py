@@ -2,7 +2,7 @@
 
 import json
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from typing import Annotated, Any, Self
 
@@ -20,7 +20,7 @@ PAGE_MAX = 1_000
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class Burst(_Strict):
@@ -41,8 +41,8 @@ class KeyRequest(_Strict):
 
     name: str = Field(min_length=1, max_length=128)
     tenant: str | None = Field(default=None, pattern=rf"^{TENANT}$")
-    permissions: list[str] | None = None
-    models: list[str] | None = None
+    permissions: list[str] | None = Field(default=None, max_length=64)
+    models: list[Annotated[str, Field(max_length=128)]] | None = Field(default=None, max_length=256)
     limits: KeyLimits = KeyLimits()
     expires_in_days: StrictInt | None = Field(default=None, ge=1, le=36_500)
     metadata: dict[str, str | StrictInt | float | StrictBool | None] = {}
@@ -83,7 +83,9 @@ class KeyRecord:
     @classmethod
     def from_json(cls, attributes: str) -> Self:
         """Return the record that :meth:`to_json` wrote."""
-        return cls(**json.loads(attributes))
+        known = {one.name for one in fields(cls)}
+        told = json.loads(attributes)  # a newer gateway may have written more
+        return cls(**{name: value for name, value in told.items() if name in known})
 
     def to_json(self) -> str:
         """Return the record as the store keeps it."""
@@ -163,8 +165,12 @@ class Keys:
             ],
         )
 
-    async def listed(self, tenant: str, *, after_us: int, size: int) -> tuple[list[KeyRecord], int]:
+    async def listed(
+        self, tenant: str, *, by: Caller, after_us: int, size: int
+    ) -> tuple[list[KeyRecord], int]:
         """Return a page of a tenant's keys, oldest first, and the next cursor; 0 on the last page.
+
+        An operator's keys are shown to operators only.
 
         Raises:
             StoreUnavailable: nothing was read.
@@ -172,19 +178,25 @@ class Keys:
         page = await self._store.run("key_page", [keys.key_index(tenant)], [after_us, size])
         records = []
         for key_id in page[::2]:
-            name = keys.key_record(tenant, key_id)
-            (attributes,) = await self._store.fields(name, "attributes")
-            if attributes is not None:
-                records.append(KeyRecord.from_json(attributes))
+            record = await self._record(tenant, key_id)
+            if record is not None and (by.operator or not record.operator):
+                records.append(record)
         return records, int(page[-1]) if len(page) == 2 * size else 0
 
-    async def revoke(self, tenant: str, key_id: str) -> None:
+    async def _record(self, tenant: str, key_id: str) -> KeyRecord | None:
+        (attributes,) = await self._store.fields(keys.key_record(tenant, key_id), "attributes")
+        return None if attributes is None else KeyRecord.from_json(attributes)
+
+    async def revoke(self, tenant: str, key_id: str, *, by: Caller) -> None:
         """Revoke a key; its next request is refused.
 
         Raises:
-            NoSuchKey: the tenant has no such key.
+            NoSuchKey: the tenant has no such key, or it is an operator's and ``by`` is none.
             StoreUnavailable: it may or may not be revoked; call again.
         """
+        record = await self._record(tenant, key_id)
+        if record is not None and record.operator and not by.operator:
+            raise NoSuchKey(f"There is no key '{key_id}'.")
         there = await self._store.run(
             "key_drop", [keys.key_record(tenant, key_id), keys.key_index(tenant)], [key_id]
         )

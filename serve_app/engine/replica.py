@@ -5,6 +5,7 @@ starting ──healthy──→ serving ──scaled down──→ draining ─�
 """
 
 import asyncio
+import contextlib
 import logging
 import secrets
 from pathlib import Path
@@ -44,6 +45,8 @@ class ModelReplica:
         self._seats = model.seats
         url = store_url(Secrets.from_environ().store_url or store.url, data_dir(store))
         self._store = Store(url, timeout_ms=store.timeout_ms)
+        with contextlib.suppress(StoreUnavailable):
+            await registry.clear_failure(self._store, model.name)
         source = await asyncio.to_thread(resolve, model)
         host = _host()
         address = Address(host, free_port(host), secrets.token_urlsafe(32))
@@ -79,8 +82,13 @@ class ModelReplica:
         """Withdraw the moment the engine dies, and let Serve know by the health check."""
         self._failure = await self._engine.ended()
         _log.error("replica %s: %s", self._id, self._failure)
-        self._tasks[0].cancel()
+        await self._stop_beating()
         await self._withdraw()
+
+    async def _stop_beating(self) -> None:
+        """End the heartbeat; one that is under way must not follow the withdrawal."""
+        self._tasks[0].cancel()
+        await asyncio.wait([self._tasks[0]])
 
     async def _withdraw(self) -> None:
         try:
@@ -105,14 +113,21 @@ class ModelReplica:
         self._seats = 0
         try:
             async with asyncio.timeout(self._model.drain_timeout_s):
-                while self._failure is None and await self._say():  # noqa: ASYNC110 - in the store
+                while self._failure is None and await self._lends():  # noqa: ASYNC110 - in the store
                     await asyncio.sleep(0.1)
-        except (TimeoutError, StoreUnavailable) as err:
-            _log.warning("replica %s ends before its requests do: %r", self._id, err)
-        self._tasks[0].cancel()
+        except TimeoutError:
+            _log.warning("replica %s ends before its requests do", self._id)
+        await self._stop_beating()
         await self._withdraw()
         await self._engine.stop()
         await self._store.close()
+
+    async def _lends(self) -> bool:
+        """Return whether a seat of ours is lent; while nobody can tell, it is."""
+        try:
+            return await self._say() > 0
+        except StoreUnavailable:
+            return True
 
 
 def _host() -> str:
@@ -125,7 +140,8 @@ def _host() -> str:
 def _log_file(folder: Path, model: str, replica: str) -> Path:
     """Return a new log's path, after removing the oldest beyond :data:`LOGS_KEPT`."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    old = sorted(folder.glob("engine-*.log"), key=lambda log: log.stat().st_mtime)
-    for log in old[: -LOGS_KEPT or None]:
-        log.unlink(missing_ok=True)
+    with contextlib.suppress(FileNotFoundError):  # another replica tidies up at the same time
+        old = sorted(folder.glob("engine-*.log"), key=lambda log: log.stat().st_mtime)
+        for log in old[: -LOGS_KEPT or None]:
+            log.unlink(missing_ok=True)
     return folder / f"engine-{model.replace('/', '_')}-{replica}.log"

@@ -28,7 +28,7 @@ async def list_keys(gate: Gate, exchange: Exchange, caller: Caller) -> None:
     size = _number(exchange.query.get("limit", str(PAGE)), "limit", low=1, high=PAGE_MAX)
     after = _number(exchange.query.get("after", "0"), "after", low=0, high=2**62)
     tenant = _tenant(exchange, caller)
-    records, following = await gate.keys.listed(tenant, after_us=after, size=size)
+    records, following = await gate.keys.listed(tenant, by=caller, after_us=after, size=size)
     said = {
         "object": "list",
         "data": [record.public() for record in records],
@@ -40,7 +40,8 @@ async def list_keys(gate: Gate, exchange: Exchange, caller: Caller) -> None:
 
 async def revoke_key(gate: Gate, exchange: Exchange, caller: Caller) -> None:
     """Revoke a key; its next request is refused."""
-    await gate.keys.revoke(_tenant(exchange, caller), exchange.scope["path_params"]["key_id"])
+    key_id = exchange.scope["path_params"]["key_id"]
+    await gate.keys.revoke(_tenant(exchange, caller), key_id, by=caller)
     await exchange.reply(204, headers=NO_STORE)
 
 

@@ -1,6 +1,8 @@
 """One request and its reply, as the handlers see them."""
 
+import asyncio
 import json
+import math
 import re
 import secrets
 import time
@@ -9,13 +11,19 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from serve_app.errors import BodyTooLarge, InvalidRequest, WrongMediaType
+from serve_app.ingress.body import json_object
+from serve_app.settings import Model
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 _SAFE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
-MAX_DEPTH = 64
+BODY_S = 60.0
+"""Seconds a body may take to arrive."""
+
+IN_LOOP_BYTES = 65_536
+"""Bytes up to which a body is parsed at once; more is parsed beside the event loop."""
 
 
 class Exchange:
@@ -85,8 +93,21 @@ class Exchange:
         media = (self.header("content-type") or "").partition(";")[0].strip().lower()
         if media != "application/json":
             raise WrongMediaType(f"Send 'Content-Type: application/json', not '{media[:60]}'.")
-        raw = await self._body(max_bytes)
-        return raw, _object(raw)
+        try:
+            async with asyncio.timeout(BODY_S):
+                raw = await self._body(max_bytes)
+        except TimeoutError:
+            raise InvalidRequest(f"The body did not arrive within {BODY_S:g} s.") from None
+        if len(raw) <= IN_LOOP_BYTES:
+            return raw, json_object(raw)
+        return raw, await asyncio.to_thread(json_object, raw)
+
+    def declared_bytes(self) -> float:
+        """Return the size of the body as the client declares it; infinite if it does not."""
+        declared = self.header("content-length")
+        if declared is None:
+            return math.inf if self.header("transfer-encoding") else 0
+        return int(declared) if declared.isdecimal() else math.inf
 
     async def _body(self, max_bytes: int) -> bytes:
         too_large = BodyTooLarge(f"The body is larger than {max_bytes} bytes.")
@@ -105,12 +126,15 @@ class Exchange:
             if not message.get("more_body", False):
                 return b"".join(parts)
 
-    def passed_on(self) -> dict[str, str]:
-        """Return the headers that the engine gets."""
+    def passed_on(self, model: Model) -> dict[str, str]:
+        """Return the headers that the engine of ``model`` gets."""
+        faults = model.engine == "simulated"
         told = {"x-request-id": self.request_id}
         for key, value in self.scope["headers"]:
             name = key.decode("latin-1")
-            if name in ("traceparent", "tracestate") or name.startswith("x-simulated-"):
+            if name in ("traceparent", "tracestate") or (
+                faults and name.startswith("x-simulated-")
+            ):
                 told[name] = value.decode("latin-1")
         return told
 
@@ -144,40 +168,6 @@ class Exchange:
     ) -> None:
         """Send a whole reply, ``body`` as JSON; None sends none."""
         raw = b"" if body is None else json.dumps(body).encode()
-        kind = {} if body is None else {"content-type": "application/json"}
-        await self.start(status, {**kind, "content-length": str(len(raw)), **(headers or {})})
+        kind = {"content-type": "application/json", "content-length": str(len(raw))}
+        await self.start(status, {**({} if body is None else kind), **(headers or {})})
         await self.write(raw, more=False)
-
-
-def _object(raw: bytes) -> dict[str, Any]:
-    """Return the JSON object in ``raw``."""
-
-    def refuse(constant: str) -> None:
-        raise InvalidRequest(f"The body is not valid JSON: {constant} is not a JSON number.")
-
-    try:
-        value = json.loads(raw.decode(), parse_constant=refuse)
-    except RecursionError:
-        raise InvalidRequest(f"The body is nested deeper than {MAX_DEPTH}.") from None
-    except (ValueError, UnicodeDecodeError) as err:
-        raise InvalidRequest(f"The body is not valid JSON: {str(err)[:120]}.") from None
-    if not isinstance(value, dict):
-        raise InvalidRequest("The body must be one JSON object.")
-    if _deeper_than(value, MAX_DEPTH):
-        raise InvalidRequest(f"The body is nested deeper than {MAX_DEPTH}.")
-    return value
-
-
-def _deeper_than(value: object, depth: int) -> bool:
-    """Return whether ``value`` is nested deeper than ``depth``, without recursion."""
-    level: list[object] = [value]
-    for _ in range(depth):
-        level = [
-            inner
-            for outer in level
-            if isinstance(outer, dict | list)
-            for inner in (outer.values() if isinstance(outer, dict) else outer)
-        ]
-        if not level:
-            return False
-    return any(isinstance(one, dict | list) for one in level)

@@ -17,6 +17,9 @@ from serve_app.queueing import Line
 from serve_app.settings import Model, QueueClass, Settings
 from serve_app.telemetry import AccessLog
 
+SMALL_BODY_BYTES = 65_536
+SECOND_US = 1_000_000
+
 
 @dataclass(slots=True)
 class Bill:
@@ -30,6 +33,11 @@ class Bill:
     caller: auth.Caller
     outcome: Outcome = Outcome.RETURNED
     usage: Usage = field(default_factory=Usage)
+
+    def left(self, input_estimate: int) -> None:
+        """Note that the client left while an engine worked for it: that counts."""
+        self.outcome = Outcome.USED
+        self.usage.input_tokens = self.usage.input_tokens or input_estimate
 
 
 class Gate:
@@ -64,6 +72,21 @@ class Gate:
             proxy_key=self._proxy_key,
             trusted=self._trusted,
         )
+
+    async def known(self, exchange: Exchange) -> None:
+        """Return if the caller shows a credential worth reading a body for.
+
+        A well-formed key is enough for a small body: the hold will tell. A large one is read only
+        for a key that the store knows.
+
+        Raises:
+            Unauthenticated: there is none, or it is malformed or unknown.
+            StoreUnavailable: a large body's caller cannot be told.
+        """
+        if exchange.declared_bytes() > SMALL_BODY_BYTES:
+            async with self.admitted(exchange, cost=0):
+                return
+        auth.find(exchange.scope["headers"], exchange.query, self._static)
 
     @asynccontextmanager
     async def admitted(
@@ -129,5 +152,13 @@ def limit_headers(held: Hold) -> dict[str, str]:
     return {
         "x-ratelimit-limit-requests": str(held.limit_rpm),
         "x-ratelimit-remaining-requests": str(held.remaining),
-        "x-ratelimit-reset-requests": f"{-(-held.reset_after_us // 1_000)}ms",
+        "x-ratelimit-reset-requests": span(held.reset_after_us),
     }
+
+
+def span(us: int) -> str:
+    """Return a time as OpenAI's headers write it, rounded up: ``850ms``, ``12s``, ``6m0s``."""
+    if us < SECOND_US:
+        return f"{-(-us // 1_000)}ms"
+    minutes, seconds = divmod(-(-us // SECOND_US), 60)
+    return f"{minutes}m{seconds}s" if minutes else f"{seconds}s"

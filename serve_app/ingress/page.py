@@ -7,6 +7,7 @@
 5 settle, give the seat back: once, however it ends
 """
 
+import asyncio
 from http import HTTPStatus
 
 from serve_app.errors import GateError, UpstreamFailed
@@ -39,7 +40,12 @@ async def inference(gate: Gate, exchange: Exchange) -> None:
 
 
 async def asked(gate: Gate, exchange: Exchange) -> tuple[Call | None, GateError | None]:
-    """Return what is asked, or what is wrong with it."""
+    """Return what is asked, or what is wrong with it.
+
+    Raises:
+        Unauthenticated: nobody we know; a large body was not read for a stranger.
+    """
+    await gate.known(exchange)
     try:
         path = exchange.scope["engine_path"]
         raw, fields = await exchange.json_body(gate.settings.limits.max_body_bytes)
@@ -53,18 +59,24 @@ async def seated(gate: Gate, exchange: Exchange, call: Call, bill: Bill) -> None
     arrived_us, avoid, waited_ms = 0, "", 0.0
     for attempt in range(1, ATTEMPTS + 1):
         async with gate.line.seat(
-            call.model.name, gate.queue_class, arrived_us=arrived_us, avoid=avoid
+            call.model.name,
+            gate.queue_class,
+            arrived_us=arrived_us,
+            waited_ms=waited_ms,
+            avoid=avoid,
         ) as seat:
-            arrived_us, avoid = seat.arrived_us, seat.replica
-            waited_ms += seat.waited_ms
+            arrived_us, avoid, waited_ms = seat.arrived_us, seat.replica, seat.waited_ms
             exchange.note_seat(seat.served_class, waited_ms)
             try:
-                async with gate.relay.send(call, seat, exchange.passed_on()) as reply:
+                async with gate.relay.send(call, seat, exchange.passed_on(call.model)) as reply:
                     await relayed(exchange, call, bill, reply)
                 return
             except UpstreamFailed:
                 if exchange.started or attempt == ATTEMPTS:
                     raise
+            except asyncio.CancelledError:
+                bill.left(call.input_estimate)
+                raise
 
 
 async def relayed(exchange: Exchange, call: Call, bill: Bill, reply: Upstream) -> None:

@@ -12,7 +12,6 @@ from serve_app.ingress.call import Call
 from serve_app.queueing import Seat
 
 CONNECT_S = 3.0
-BETWEEN_BYTES_S = 300.0
 _PASSED_BACK = ("content-type", "content-length")
 
 
@@ -35,6 +34,7 @@ class Upstream:
 
         Raises:
             UpstreamFailed: the engine broke off.
+            UpstreamTimeout: it was silent too long between two bytes.
         """
         chunk = self.first
         while chunk:
@@ -106,5 +106,7 @@ async def _begun(reply: aiohttp.ClientResponse) -> Upstream:
 async def _next(reply: aiohttp.ClientResponse) -> bytes:
     try:
         return await reply.content.readany()
-    except (aiohttp.ClientError, TimeoutError, ConnectionError) as err:
+    except TimeoutError as err:
+        raise UpstreamTimeout("The replica was silent too long.") from err
+    except (aiohttp.ClientError, ConnectionError) as err:
         raise UpstreamFailed("The replica broke off.", retry_after_s=1.0) from err

@@ -71,7 +71,11 @@ def take(tat_us: int, now_us: int, rate: Rate, cost: int) -> tuple[Decision, int
     return Decision(False, max(left, 0), wait_us, tat_us - now_us), tat_us
 
 
-def give_back(tat_us: int, now_us: int, rate: Rate, cost: int) -> int:
-    """Undo a take of ``cost``; return the new ``tat_us``, 0 if the bucket is full."""
-    tat_us -= cost * rate.interval_us
+def give_back(tat_us: int, now_us: int, rate: Rate, taken_tat_us: int) -> int:
+    """Undo the take of one unit that left ``taken_tat_us``; return the new ``tat_us``, 0 if full.
+
+    What has refilled since the take is not given back again: it was there for others already.
+    """
+    still_us = min(rate.interval_us, max(0, taken_tat_us - now_us))
+    tat_us -= still_us
     return tat_us if tat_us > now_us else 0

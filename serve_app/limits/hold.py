@@ -114,6 +114,7 @@ class Holds:
             held.interval_us if held.taken else 0,
             MARK_TTL_S,
             USAGE_TTL_S,
+            held.now_us + held.reset_after_us,
         ]
         try:
             await self._store.run("settle", names, args)

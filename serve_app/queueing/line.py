@@ -64,6 +64,15 @@ class Load:
     failing: bool = False
 
 
+@dataclass(slots=True)
+class _Waiter:
+    """One request that waits here: for which model, since when, and how it is woken."""
+
+    model: str
+    turn: "asyncio.Future[tuple[str, str]]"
+    arrived_us: int
+
+
 class Line:
     """The line as one gateway sees it; :meth:`open` before use, :meth:`close` after.
 
@@ -79,13 +88,18 @@ class Line:
         self.gateway = secrets.token_hex(8)
         self._channel = keys.wake_channel(self.gateway)
         self._numbers = itertools.count(1)
-        self._waiting: dict[str, tuple[str, asyncio.Future[tuple[str, str]]]] = {}
+        self._waiting: dict[str, _Waiter] = {}
         self._owed: dict[str, str] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._also: list[Callable[[], Awaitable[None]]] = []
         self._closing = False
         self.loads = {model: Load() for model in self._keys}
         self.tended = False
+
+    @property
+    def alive(self) -> bool:
+        """Whether it still hears and tends; a line that does not is of no use to anybody."""
+        return not any(task.done() for task in self._tasks)
 
     def tend_also(self, chore: Callable[[], Awaitable[None]]) -> None:
         """Run ``chore`` with every look; it may raise StoreUnavailable."""
@@ -98,9 +112,9 @@ class Line:
     async def close(self) -> None:
         """Turn away whoever waits, give everything back and stop. Never raises."""
         self._closing = True
-        for _, turn in self._waiting.values():
-            if not turn.done():
-                turn.set_exception(
+        for waiter in self._waiting.values():
+            if not waiter.turn.done():
+                waiter.turn.set_exception(
                     ShuttingDown("This gateway is shutting down; try again.", retry_after_s=1.0)
                 )
         for task in self._tasks:
@@ -112,7 +126,13 @@ class Line:
 
     @asynccontextmanager
     async def seat(
-        self, model: str, queue_class: QueueClass, *, arrived_us: int = 0, avoid: str = ""
+        self,
+        model: str,
+        queue_class: QueueClass,
+        *,
+        arrived_us: int = 0,
+        waited_ms: float = 0.0,
+        avoid: str = "",
     ) -> AsyncIterator[Seat]:
         """Lend a seat on a replica of ``model`` for as long as the block runs.
 
@@ -120,6 +140,7 @@ class Line:
             model: its name in the settings.
             queue_class: how long and among how many it may wait.
             arrived_us: when the request first came, if it enters again.
+            waited_ms: how much of its patience it has used up before.
             avoid: the replica that just failed it.
 
         Raises:
@@ -129,39 +150,49 @@ class Line:
         """
         ticket = f"{self._channel}/{next(self._numbers)}"
         try:
-            yield await self._take(model, ticket, queue_class, arrived_us, avoid)
+            waiter = _Waiter(model, asyncio.get_running_loop().create_future(), arrived_us)
+            yield await self._take(ticket, waiter, queue_class, waited_ms, avoid)
         finally:
             await asyncio.shield(asyncio.create_task(self._leave(model, ticket)))
 
     async def _take(
-        self, model: str, ticket: str, queue_class: QueueClass, arrived_us: int, avoid: str
+        self,
+        ticket: str,
+        waiter: "_Waiter",
+        queue_class: QueueClass,
+        waited_ms: float,
+        avoid: str,
     ) -> Seat:
         began_s = time.monotonic()
-        turn: asyncio.Future[tuple[str, str]] = asyncio.get_running_loop().create_future()
-        self._waiting[ticket] = (model, turn)  # before the store can call us
+        self._waiting[ticket] = waiter  # before the store can call us
         try:
             said, *rest = await self._store.run(
                 "line_enter",
-                self._keys[model],
-                [ticket, queue_class.max_tickets, arrived_us, avoid],
+                self._keys[waiter.model],
+                [ticket, queue_class.max_tickets, waiter.arrived_us, avoid],
             )
             if said == "full":
                 raise self._full(waiting=rest[0], rate=float(rest[3]))
+            waiter.arrived_us = rest[2]
             if said == "seated":
-                turn.cancel()
-                return Seat(rest[0], Address.from_json(rest[1]), rest[2], 0.0, queue_class.name)
-            replica, info = await self._turn(turn, model, queue_class)
-            waited_ms = (time.monotonic() - began_s) * 1_000
-            return Seat(replica, Address.from_json(info), rest[2], waited_ms, queue_class.name)
+                waiter.turn.cancel()
+                replica, info = rest[0], rest[1]
+            else:
+                replica, info = await self._turn(waiter, queue_class, waited_ms)
+            waited_ms += (time.monotonic() - began_s) * 1_000 if said == "waiting" else 0.0
+            at = Address.from_json(info)
+            return Seat(replica, at, waiter.arrived_us, waited_ms, queue_class.name)
         finally:
             del self._waiting[ticket]
 
     async def _turn(
-        self, turn: "asyncio.Future[tuple[str, str]]", model: str, queue_class: QueueClass
+        self, waiter: "_Waiter", queue_class: QueueClass, waited_ms: float
     ) -> tuple[str, str]:
         """Wait until it is this ticket's turn; refuse when the class's patience ends."""
+        model = waiter.model
         try:
-            return await asyncio.wait_for(turn, queue_class.max_wait_s)
+            patience_s = max(0.0, queue_class.max_wait_s - waited_ms / 1_000)
+            return await asyncio.wait_for(waiter.turn, patience_s)
         except TimeoutError:
             load = self.loads[model]
             after_s = retry_after_s(load.waiting, load.drain_per_s, random.random())
@@ -196,9 +227,9 @@ class Line:
             await asyncio.sleep(TEND_S)  # the store is away; the tender says so
 
     def _wake(self, ticket: str, replica: str, info: str) -> None:
-        _, turn = self._waiting.get(ticket, (None, None))
-        if turn is not None and not turn.done():
-            turn.set_result((replica, info))
+        waiter = self._waiting.get(ticket)
+        if waiter is not None and not waiter.turn.done():
+            waiter.turn.set_result((replica, info))
 
     async def _tend(self) -> None:
         while not self._closing:
@@ -222,15 +253,28 @@ class Line:
         running, waiting, replicas, seats, oldest_ms, rate = told
         failing = replicas == 0 and await registry.has_failed(self._store, model)
         self.loads[model] = Load(running, waiting, replicas, seats, oldest_ms, float(rate), failing)
-        mine = [ticket for ticket, (of, _) in self._waiting.items() if of == model]
+        mine = [t for t, waiter in self._waiting.items() if waiter.model == model]
         if not mine:
             return
         seated = await self._store.fields(names[5], *mine)
-        for ticket, replica in zip(mine, seated, strict=True):
+        in_line = await self._store.scores(names[4], *mine)
+        for ticket, replica, score in zip(mine, seated, in_line, strict=True):
             if replica is not None:
                 (info,) = await self._store.fields(names[0], replica)
                 if info is not None:
                     self._wake(ticket, replica, info)
+            elif score is None:
+                await self._enter_again(ticket)
+
+    async def _enter_again(self, ticket: str) -> None:
+        """Put back a ticket that the store forgot, in its old place: we were silent too long."""
+        waiter = self._waiting.get(ticket)
+        if waiter is None or waiter.turn.done() or not waiter.arrived_us:
+            return
+        names = self._keys[waiter.model]
+        said, *rest = await self._store.run("line_enter", names, [ticket, 0, waiter.arrived_us, ""])
+        if said == "seated":
+            self._wake(ticket, rest[0], rest[1])
 
     async def _pay(self) -> None:
         for ticket, model in list(self._owed.items()):

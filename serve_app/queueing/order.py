@@ -44,8 +44,19 @@ def channel_of(ticket: str) -> str:
     return ticket.rpartition("/")[0]
 
 
-def enter(state: LineState, ticket: str, *, now_us: int, max_tickets: int, avoid: str = "") -> str:
-    """Seat ``ticket``, let it wait, or turn it away; return ``seated``, ``waiting`` or ``full``."""
+def enter(
+    state: LineState,
+    ticket: str,
+    *,
+    now_us: int,
+    max_tickets: int,
+    avoid: str = "",
+    arrived_us: int = 0,
+) -> str:
+    """Seat ``ticket``, let it wait, or turn it away; return ``seated``, ``waiting`` or ``full``.
+
+    ``arrived_us`` above 0: it comes again, to its old place, and no bound turns it away.
+    """
     state.gateway_beats_ms[channel_of(ticket)] = now_us // 1_000
     reap(state, now_us // 1_000)
     if ticket in state.seats:
@@ -53,9 +64,9 @@ def enter(state: LineState, ticket: str, *, now_us: int, max_tickets: int, avoid
     if not state.line and (replica := roomiest(state, avoid)):
         _sit(state, ticket, replica)
         return "seated"
-    if len(state.line) >= max_tickets and ticket not in state.line:
+    if len(state.line) >= max_tickets and ticket not in state.line and not arrived_us:
         return "full"
-    state.line.setdefault(ticket, now_us)
+    state.line.setdefault(ticket, arrived_us or now_us)
     seat_next(state)
     return "seated" if ticket in state.seats else "waiting"
 

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from typing import Any, cast
 
-from redis.asyncio import Redis
+from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, ConnectionError, RedisError, ResponseError
@@ -17,20 +17,25 @@ from serve_app.errors import StoreUnavailable
 from serve_app.store import scripts
 
 Reply = Any
+CONNECTIONS = 32
+"""Connections to the store at most; whoever finds none free waits for one."""
 
 
 class Store:
     """A connection pool to one Redis or Valkey; safe to share between tasks of one event loop."""
 
     def __init__(self, url: str, *, timeout_ms: int = 500) -> None:
-        self._redis = Redis.from_url(
+        pool = BlockingConnectionPool.from_url(
             url,
+            max_connections=CONNECTIONS,
+            timeout=timeout_ms / 1_000,
             decode_responses=True,
             socket_timeout=timeout_ms / 1_000,
             socket_connect_timeout=timeout_ms / 1_000,
             retry=Retry(NoBackoff(), 1, supported_errors=(ConnectionError,)),
             health_check_interval=0,
         )
+        self._redis = Redis.from_pool(pool)
         self._listening = Redis.from_url(
             url, decode_responses=True, socket_timeout=None, health_check_interval=5
         )
@@ -39,7 +44,8 @@ class Store:
         """Run one atomic step of ``lua/`` and return its reply.
 
         Raises:
-            StoreUnavailable: it may or may not have happened; every step may be sent again.
+            StoreUnavailable: it may or may not have happened. The steps of the line, of keys and of
+                settling may be sent again and happen once; a hold may be taken twice.
         """
         with _told():
             return await scripts.run(self._redis, step, keys, args)
@@ -58,6 +64,21 @@ class Store:
         """Return whether ``key`` is there."""
         with _told():
             return bool(await self._redis.exists(key))
+
+    async def text(self, key: str) -> str | None:
+        """Return a string, None if it is not there."""
+        with _told():
+            return cast(str | None, await self._redis.get(key))
+
+    async def remove(self, key: str) -> None:
+        """Remove ``key``, whatever it is."""
+        with _told():
+            await self._redis.delete(key)
+
+    async def scores(self, key: str, *members: str) -> list[float | None]:
+        """Return the members' scores in a sorted set, None for each that is not there."""
+        with _told():
+            return await self._redis.zmscore(key, list(members))
 
     async def add_member(self, key: str, member: str) -> None:
         """Put ``member`` into a set."""

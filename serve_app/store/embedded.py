@@ -7,19 +7,25 @@ keys, limits and the line; the folder outlives the machine's restart.
 
 import contextlib
 import fcntl
+import logging
+import os
 import secrets
 import signal
 import subprocess
+import threading
 import time
 from pathlib import Path
 from typing import Any, TextIO
 
 from serve_app import reaper
-from serve_app.ports import free_port
+from serve_app.ports import free_port, is_free
 
 ACTOR = "sluicegate-store"
 NAMESPACE = "sluicegate"
-START_S = 10.0
+START_S = 60.0
+"""Seconds a start may take: a long append-only file is read first."""
+
+_log = logging.getLogger("sluicegate.store")
 
 
 class EmbeddedStore:
@@ -36,10 +42,33 @@ class EmbeddedStore:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._lock = claim_folder(folder)
-        self._password = secrets.token_urlsafe(32)
-        self._port = free_port()
+        self._port, self._password = self._remembered() or (free_port(), secrets.token_urlsafe(32))
         self._process = self._start()
         self._await_answer()
+
+    def _remembered(self) -> tuple[int, str] | None:
+        """Return port and password of the last start, so that whoever knew the URL still does."""
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            lines = (self._folder / "valkey.conf").read_text().splitlines()
+            told = dict(line.split(" ", 1) for line in lines if " " in line)
+            port = int(told["port"])
+            if is_free(port):
+                return port, told["requirepass"]
+        return None
+
+    def watch(self) -> None:
+        """Start Valkey again whenever it dies; return when it was stopped.
+
+        Raises:
+            RuntimeError: it does not start any more.
+        """
+        while True:
+            self._process.wait()
+            if self._lock.closed:
+                return
+            _log.error("the embedded Valkey died; starting it again: %s", self._last_words())
+            self._process = self._start()
+            self._await_answer()
 
     @property
     def url(self) -> str:
@@ -97,9 +126,9 @@ class EmbeddedStore:
 
     def stop(self) -> None:
         """End Valkey and give the folder back; a second call does nothing."""
+        self._lock.close()
         self._process.send_signal(signal.SIGTERM)
         self._process.wait()
-        self._lock.close()
 
 
 def claim_folder(folder: Path, wait_s: float = 5.0) -> TextIO:
@@ -152,7 +181,7 @@ def _embedded_url(folder: Path) -> str:
         max_restarts=-1,
         num_cpus=0,
     )
-    node, url = ray.get(keeper.remote(folder / "store").address.remote(), timeout=START_S * 3)
+    node, url = ray.get(keeper.remote(folder / "store").address.remote(), timeout=START_S + 30)
     if node != here:
         raise RuntimeError(
             "the embedded Valkey serves one node, and this cluster has several; start a Redis or "
@@ -166,6 +195,15 @@ class _Keeper:
 
     def __init__(self, folder: Path) -> None:
         self._store = EmbeddedStore(folder)
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def _watch(self) -> None:
+        """Keep Valkey alive; end this actor if that is in vain, so that Ray starts another."""
+        try:
+            self._store.watch()
+        except RuntimeError:
+            _log.exception("the embedded Valkey is gone")
+            os._exit(1)
 
     def address(self) -> tuple[str, str]:
         """Return the node it runs on and the store's URL."""

@@ -66,6 +66,15 @@ async def note_failure(store: Store, model: str) -> None:
     await store.claim(keys.failed(model), "1", ttl_s=FAILED_S)
 
 
+async def clear_failure(store: Store, model: str) -> None:
+    """Forget that a start of ``model`` failed: there is a new one.
+
+    Raises:
+        StoreUnavailable: the note goes by itself.
+    """
+    await store.remove(keys.failed(model))
+
+
 async def has_failed(store: Store, model: str) -> bool:
     """Return whether a start of ``model`` failed lately.
 

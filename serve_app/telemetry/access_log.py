@@ -1,5 +1,6 @@
 """The access log: one JSON object per request, on standard output."""
 
+import contextlib
 import json
 import sys
 import time
@@ -20,5 +21,6 @@ class AccessLog:
     def write(self, fields: dict[str, Any]) -> None:
         """Write ``fields`` with the time in front. Never raises on a value that JSON lacks."""
         line = {"time": round(time.time(), 3), **fields}
-        self._out.write(json.dumps(line, default=str) + "\n")
-        self._out.flush()
+        with contextlib.suppress(OSError):  # a full disk must not refuse requests
+            self._out.write(json.dumps(line, default=str) + "\n")
+            self._out.flush()

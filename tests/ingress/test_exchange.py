@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from serve_app.errors import BodyTooLarge, GateError, InvalidRequest, WrongMediaType
-from serve_app.ingress.exchange import MAX_DEPTH, Exchange
+from serve_app.ingress.body import MAX_DEPTH, depth
+from serve_app.ingress.exchange import Exchange
+from serve_app.settings import Model
 
 JSON = (b"content-type", b"application/json")
 MAX_BYTES = 1_000
@@ -131,5 +133,26 @@ def test_what_the_engine_gets_of_the_headers() -> None:
         (b"x-forwarded-for", b"6.6.6.6"),
         (b"x-sluicegate-internal-key", b"s3cret"),
         (b"traceparent", b"00-1"),
+        (b"x-simulated-fault", b"crash"),
     )
-    assert asked.passed_on() == {"x-request-id": "r1", "traceparent": "00-1"}
+    passed = {"x-request-id": "r1", "traceparent": "00-1"}
+    assert asked.passed_on(Model(name="m")) == passed
+    simulated = Model(name="m", engine="simulated")
+    assert asked.passed_on(simulated) == {**passed, "x-simulated-fault": "crash"}
+
+
+@pytest.mark.parametrize(
+    ("raw", "deep"),
+    [
+        pytest.param(b"[" * 100 + b"]" * 100, 100, id="lists"),
+        pytest.param(b'{"a":' * 90 + b"1" + b"}" * 90, 90, id="objects"),
+        pytest.param(b"[" + b"[]," * 200 + b"[]]", 2, id="wide, not deep"),
+        pytest.param(b'["' + b"[" * 200 + b'"]', 1, id="brackets in a string"),
+        pytest.param(b'["\\"' + b"[" * 200 + b'"]', 1, id="behind an escaped quote"),
+        pytest.param(b'["' + b"[" * 200, 1, id="a string that never ends"),
+        pytest.param(b"[" * 10_000_000, 10_000_000, id="ten megabytes"),
+    ],
+)
+def test_depth_is_measured_without_parsing(raw: bytes, deep: int) -> None:
+    """Brackets outside strings count, however many there are."""
+    assert depth(raw) == deep

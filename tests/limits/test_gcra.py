@@ -88,14 +88,23 @@ def test_a_refusal_takes_nothing(now: int, ahead: int, rate: Rate, cost: int) ->
         assert said.reset_after_us == ahead
 
 
-@given(tat=TIMES, now=TIMES, rate=RATES, cost=st.integers(1, 50), later=st.integers(0, 10**7))
-def test_giving_back_undoes_the_taking(
-    tat: int, now: int, rate: Rate, cost: int, later: int
-) -> None:
+def test_what_has_refilled_is_not_given_back_again() -> None:
+    """One a minute: A takes, B a minute later, A is given back; C must wait for B's minute."""
+    rate, minute_us = Rate.per_minute(1), 60_000_000
+    _, after_a = take(0, 1, rate, 1)
+    said_b, after_b = take(after_a, after_a, rate, 1)
+    returned = give_back(after_b, after_a + 1_000_000, rate, after_a)
+    said_c, _ = take(returned, after_a + 1_000_000, rate, 1)
+    assert (said_b.allowed, said_c.allowed) == (True, False)
+    assert said_c.retry_after_us == minute_us - 1_000_000
+
+
+@given(tat=TIMES, now=TIMES, rate=RATES, later=st.integers(0, 10**7))
+def test_giving_back_undoes_the_taking(tat: int, now: int, rate: Rate, later: int) -> None:
     """Given back at any time, the bucket is as if nothing had been taken."""
-    said, tat2 = take(tat, now, rate, cost)
+    said, tat2 = take(tat, now, rate, 1)
     assume(said.allowed)
-    returned = give_back(tat2, now + later, rate, cost)
+    returned = give_back(tat2, now + later, rate, tat2)
     untouched = max(tat, now)
     assert returned == (untouched if untouched > now + later else 0)
     assert take(returned, now + later, rate, 1) == take(untouched, now + later, rate, 1)

@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator
 
 import pytest
+import redis
 
 from serve_app.errors import NoCapacity, QueueFull, QueueTimeout
 from serve_app.queueing import Line
@@ -171,3 +172,36 @@ async def test_first_come_first_seated_across_gateways(store: Store) -> None:
     assert order == list(range(8))
     for line in lines:
         await line.close()
+
+
+async def test_a_ticket_that_the_store_forgot_gets_its_old_place_back(
+    store: Store, line: Line, store_url: str
+) -> None:
+    """Silent too long, a gateway is reaped; its waiters do not wait beside free seats for ever."""
+    waiting = asyncio.create_task(hold_seat(line, taken := asyncio.Event(), go := asyncio.Event()))
+    while line.loads["m"].waiting == 0:
+        await asyncio.sleep(0.01)  # until it waits
+    with redis.Redis.from_url(store_url) as client:
+        client.flushall()
+    await registry.beat(store, "m", "r", 1, AT)
+    await asyncio.wait_for(taken.wait(), 5)
+    go.set()
+    await waiting
+
+
+async def test_a_request_that_comes_again_is_not_turned_away(store: Store, line: Line) -> None:
+    """Its replica failed it; a full line is for newcomers."""
+    await registry.beat(store, "m", "r", 0, AT)
+    nobody = QueueClass(max_tickets=0, max_wait_s=0.2)
+    with pytest.raises((QueueTimeout, NoCapacity)):
+        async with line.seat("m", nobody, arrived_us=1):
+            pass
+
+
+async def test_patience_is_one_however_often_a_request_enters(line: Line) -> None:
+    """What it has waited before counts."""
+    began = time.monotonic()
+    with pytest.raises(NoCapacity):
+        async with line.seat("m", PATIENT, arrived_us=1, waited_ms=19_900):
+            pass
+    assert time.monotonic() - began < 5

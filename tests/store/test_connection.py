@@ -50,3 +50,9 @@ async def test_every_failure_is_one_refusal(store_url: str, url: str, says: str)
     assert told.value.retry_after_s == 1.0
     assert "wrong" not in str(told.value)
     await broken.close()
+
+
+async def test_more_calls_than_connections_wait_for_one(store: Store) -> None:
+    """500 at once on a healthy store: all are answered."""
+    told = await asyncio.gather(*(store.ping() for _ in range(500)), return_exceptions=True)
+    assert told == [None] * 500

@@ -1,5 +1,6 @@
 import os
 import signal
+import threading
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import redis
 
 from serve_app import reaper
 from serve_app.store import EmbeddedStore
+from tests.running import until
 
 
 def test_what_was_written_survives_a_restart(tmp_path: Path) -> None:
@@ -58,15 +60,42 @@ def test_a_killed_valkey_keeps_what_it_had_told(tmp_path: Path) -> None:
     with redis.Redis.from_url(first.url) as client:
         client.set("a", 1)
         client.execute_command("WAITAOF", 1, 0, 2_000)  # until it is on disk
-    for pid in reaper.descendants(os.getpid()):
-        line = Path(f"/proc/{pid}/cmdline").read_text()
-        if "serve_app.reaper" not in line and str(tmp_path) in str(
-            Path(f"/proc/{pid}/cwd").readlink()
-        ):
-            os.kill(pid, signal.SIGKILL)
+    os.kill(server_in(tmp_path), signal.SIGKILL)
     first.stop()
 
     second = EmbeddedStore(tmp_path)
     with redis.Redis.from_url(second.url) as client:
         assert client.get("a") == b"1"
     second.stop()
+
+
+def test_a_valkey_that_dies_is_started_again_at_the_same_url(tmp_path: Path) -> None:
+    """Whoever knew the URL still does, and finds what was there."""
+    embedded = EmbeddedStore(tmp_path)
+    watching = threading.Thread(target=embedded.watch)
+    watching.start()
+    with redis.Redis.from_url(embedded.url) as client:
+        client.set("a", 1)
+        client.execute_command("WAITAOF", 1, 0, 2_000)  # until it is on disk
+        os.kill(server_in(tmp_path), signal.SIGKILL)
+        until(lambda: answers(client), 20, "the restart")
+        assert client.get("a") == b"1"
+    embedded.stop()
+    watching.join(5)
+    assert not watching.is_alive()
+
+
+def answers(client: redis.Redis) -> bool:
+    try:
+        return bool(client.ping())
+    except redis.RedisError:
+        return False
+
+
+def server_in(folder: Path) -> int:
+    """Return the pid of the Valkey that works in ``folder``."""
+    for pid in reaper.descendants(os.getpid()):
+        line = Path(f"/proc/{pid}/cmdline").read_text()
+        if "serve_app.reaper" not in line and Path(f"/proc/{pid}/cwd").readlink() == folder:
+            return pid
+    raise AssertionError("no Valkey there")

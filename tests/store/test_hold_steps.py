@@ -47,7 +47,7 @@ def test_hold_and_settle_do_what_their_twins_do(
                 await holds.settle(
                     held, request_id="1", model="m", outcome=Outcome.RETURNED, usage=Usage()
                 )
-                expected = give_back(new_tat_us, held.now_us, rate, 1)
+                expected = give_back(new_tat_us, held.now_us, rate, new_tat_us)
                 assert int(client.get(BUCKET) or 0) in {expected, 0}
             elif said.allowed and cost and new_tat_us - held.now_us > 50_000:
                 assert int(client.get(BUCKET)) == new_tat_us

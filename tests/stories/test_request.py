@@ -7,6 +7,7 @@ import httpx
 import openai
 import pytest
 
+from serve_app import auth
 from serve_app.store import keys
 from tests.running import ADMIN_KEY, RunningGate, chat, until
 
@@ -349,3 +350,36 @@ def test_the_engines_port_refuses_every_path_without_the_key(any_gate: RunningGa
         for headers in ({}, {"x-sluicegate-internal-key": "wrong"}):
             assert httpx.get(at.url + path, headers=headers).status_code == 401
             assert httpx.post(at.url + path, headers=headers, json={}).status_code == 401
+
+
+def test_who_leaves_while_an_engine_works_has_used_a_request(gate: RunningGate) -> None:
+    """Hanging up before the first byte is no way around the limit."""
+    key = gate.new_key(limits={"requests_per_minute": 1})
+    with gate.client(key) as client:
+        with pytest.raises(httpx.TimeoutException):
+            client.post("/v1/chat/completions", json=chat(max_tokens=1_500), timeout=1)
+        until(lambda: gate.gauge("num_requests_running") == 0, 10, "the abort")
+        assert client.post("/v1/chat/completions", json=chat()).status_code == 429
+
+
+def test_a_large_body_is_not_read_for_a_stranger(gate: RunningGate) -> None:
+    """A key that is well formed but unknown is refused before its ten megabytes are parsed."""
+    stranger = auth.make("default").text
+    body = b'{"model": "smollm2-135m", "x": "' + b"a" * 200_000 + b'"}'
+    with gate.client(stranger) as client:
+        json_type = {"content-type": "application/json"}
+        told = client.post("/v1/chat/completions", content=body, headers=json_type)
+    assert (told.status_code, told.json()["error"]["code"]) == (401, "invalid_api_key")
+    with gate.client(gate.new_key()) as client:
+        told = client.post("/v1/chat/completions", content=body, headers=json_type)
+    assert told.status_code == 400, "a caller we know hears what is wrong with it"
+
+
+def test_a_tenants_admin_cannot_touch_the_operators_key(gate: RunningGate) -> None:
+    """A key with manage_keys sees and revokes its tenant's keys, and no operator's."""
+    operators = gate.made_operator()
+    tenants = gate.new_key(permissions=["manage_keys"])
+    with gate.client(tenants) as client:
+        listed = client.get("/v1/auth/api-keys", params={"limit": 1000}).json()["data"]
+        assert operators not in [record["id"] for record in listed]
+        assert client.delete(f"/v1/auth/api-keys/{operators}").status_code == 404

@@ -9,13 +9,13 @@ KEYS[5]  line          zset: waiting ticket -> arrival, us
 KEYS[6]  seats         hash: seated ticket -> replica
 KEYS[7]  drain         hash: rate (1/s), at_ms
 ARGV[1]  ticket        <wake channel>/<number>; sent twice, it enters once
-ARGV[2]  max_tickets   that may wait at once (>= 0)
+ARGV[2]  max_tickets   that may wait at once (>= 0); binds those that come for the first time
 ARGV[3]  arrived_us    when it first came, us; 0 for now
 ARGV[4]  avoid         replica that just failed this request; empty for none
 
 Returns  {"seated", replica, info, arrived_us}
          {"waiting", waiting, replicas, arrived_us, rate}   rate: seats freed a second, as text
-         {"full", waiting, replicas, arrived_us, rate}      nothing was written
+         {"full", waiting, replicas, arrived_us, rate}      the line is as it was
 Clock    the store's TIME
 Twin     serve_app/queueing/order.py
 ]]
@@ -45,7 +45,8 @@ if replica then
   return seated(replica)
 end
 local said = "waiting"
-if waiting >= max_tickets and not redis.call("ZSCORE", k.line, ticket) then
+local again = tonumber(ARGV[3]) > 0 or redis.call("ZSCORE", k.line, ticket)
+if waiting >= max_tickets and not again then
   said = "full"
 else
   redis.call("ZADD", k.line, "NX", string.format("%.0f", arrived_us), ticket)

@@ -11,6 +11,7 @@ ARGV[4]  output        generated tokens (>= 0)
 ARGV[5]  interval_us   us that one request takes to come back; 0 if nothing was taken
 ARGV[6]  mark_ttl_s    seconds the mark is kept
 ARGV[7]  usage_ttl_s   seconds the usage is kept
+ARGV[8]  taken_tat_us  what the take left in the bucket, us since epoch
 
 Returns  1 if settled now, 0 if it was settled before
 Clock    the store's TIME
@@ -23,7 +24,7 @@ end
 if tonumber(ARGV[2]) == 0 then
   local interval_us = tonumber(ARGV[5])
   if interval_us > 0 then
-    give_back(KEYS[3], interval_us, 1, server_time_us())
+    give_back(KEYS[3], interval_us, tonumber(ARGV[8]), server_time_us())
   end
   return 1
 end

@@ -21,9 +21,10 @@ local function take(bucket, interval_us, burst, cost, now_us)
   return 1, math.floor(room_us / interval_us), 0, new_tat_us - now_us
 end
 
--- Undoes a take of `cost`: the bucket is as if it had not happened.
-local function give_back(bucket, interval_us, cost, now_us)
-  local tat_us = tonumber(redis.call("GET", bucket) or 0) - cost * interval_us
+-- Undoes the take of one unit that left `taken_tat_us`; what has refilled since stays as it is.
+local function give_back(bucket, interval_us, taken_tat_us, now_us)
+  local still_us = math.min(interval_us, math.max(0, taken_tat_us - now_us))
+  local tat_us = tonumber(redis.call("GET", bucket) or 0) - still_us
   if tat_us <= now_us then
     redis.call("DEL", bucket)
   else
