@@ -10,9 +10,11 @@ import aiohttp
 
 from serve_app import reaper
 from serve_app.engine.guard import KEY_ENV
-from serve_app.store import KEY_HEADER, Address
+from serve_app.store import Address
 
 POLL_S = 0.1
+HEALTH_S = 8.0
+"""Seconds within which a healthy engine says so."""
 OURS_ONLY = ("SLUICEGATE_", "OMP_NUM_THREADS")  # Ray sets the latter to 1; the engine knows better
 
 
@@ -67,17 +69,24 @@ class EngineProcess:
         return {**kept, **quiet, **self._env, KEY_ENV: self.address.key}
 
     async def _healthy(self) -> None:
-        headers = {KEY_HEADER: self.address.key}
-        async with aiohttp.ClientSession(headers=headers) as session:
-            while self.exit_code is None:
-                try:
-                    async with session.get(f"{self.address.url}/health") as reply:
-                        if reply.ok:
-                            return
-                except aiohttp.ClientError:
-                    pass
-                await asyncio.sleep(POLL_S)  # an engine says nothing when it is ready
+        while self.exit_code is None:
+            if await self.answers(HEALTH_S):
+                return
+            await asyncio.sleep(POLL_S)  # an engine says nothing when it is ready
         raise EngineStartError(self._told(f"ended with exit code {self.exit_code}"))
+
+    async def answers(self, limit_s: float) -> bool:
+        """Return whether the engine says within ``limit_s`` that it is well."""
+        timeout = aiohttp.ClientTimeout(total=limit_s)
+        headers = self.address.headers
+        try:
+            async with (
+                aiohttp.ClientSession(headers=headers, timeout=timeout) as session,
+                session.get(f"{self.address.url}/health") as reply,
+            ):
+                return reply.ok
+        except (aiohttp.ClientError, TimeoutError):
+            return False
 
     @property
     def exit_code(self) -> int | None:

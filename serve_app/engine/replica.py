@@ -11,7 +11,7 @@ import secrets
 from pathlib import Path
 
 from serve_app.engine.command import engine_argv
-from serve_app.engine.process import EngineProcess, EngineStartError
+from serve_app.engine.process import HEALTH_S, EngineProcess, EngineStartError
 from serve_app.engine.sources import resolve
 from serve_app.environment import Secrets, data_dir
 from serve_app.errors import StoreUnavailable
@@ -59,7 +59,8 @@ class ModelReplica:
         try:
             await self._engine.start(model.start_timeout_s)
         except EngineStartError:
-            await registry.note_failure(self._store, model.name)
+            with contextlib.suppress(StoreUnavailable):
+                await registry.note_failure(self._store, model.name)
             raise
         self._tasks = [asyncio.create_task(self._beat()), asyncio.create_task(self._watch())]
 
@@ -100,10 +101,13 @@ class ModelReplica:
         """Serve's health check.
 
         Raises:
-            RuntimeError: the engine is dead; Serve ends this actor and starts another.
+            RuntimeError: the engine is dead or does not answer; after a few of these Serve ends
+                this actor and starts another.
         """
         if self._failure is not None:
             raise RuntimeError(self._failure)
+        if not await self._engine.answers(HEALTH_S):
+            raise RuntimeError(f"the engine does not answer /health within {HEALTH_S:g} s")
 
     async def __del__(self) -> None:
         """Drain: lend no more, wait for what runs, end the engine. Serve calls and awaits this."""

@@ -33,13 +33,15 @@ class Upstream:
         """Yield the body as it comes.
 
         Raises:
-            UpstreamFailed: the engine broke off.
-            UpstreamTimeout: it was silent too long between two bytes.
+            UpstreamFailed: the engine broke off, or was silent too long between two bytes.
         """
         chunk = self.first
         while chunk:
             yield chunk
-            chunk = await _next(self._reply)
+            try:
+                chunk = await _next(self._reply)
+            except UpstreamTimeout as err:
+                raise UpstreamFailed(str(err)) from err
 
 
 class Relay:
