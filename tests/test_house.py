@@ -110,6 +110,11 @@ def test_the_gateway_needs_no_engine() -> None:
     assert done.stdout.split() == ["set()"]
 
 
+def test_the_request_page_is_one_page() -> None:
+    """Whoever wants to know what happens to a request reads sixty lines."""
+    assert len((ROOT / "ingress" / "page.py").read_text().splitlines()) <= 60
+
+
 @pytest.mark.parametrize("path", PYTHON, ids=shown)
 def test_files_are_short_and_well_named(path: Path) -> None:
     """No file is over 300 lines or named after nothing in particular."""

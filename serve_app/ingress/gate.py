@@ -7,9 +7,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from serve_app import auth
-from serve_app.errors import RateLimited
+from serve_app.errors import GateError, RateLimited
 from serve_app.haproxy import PROXY_KEY_HEADER
 from serve_app.ingress.address import client_address
+from serve_app.ingress.call import Call, read
 from serve_app.ingress.exchange import Exchange
 from serve_app.ingress.relay import Relay
 from serve_app.limits import Hold, Holds, Outcome, Usage
@@ -73,7 +74,21 @@ class Gate:
             trusted=self._trusted,
         )
 
-    async def known(self, exchange: Exchange) -> None:
+    async def asked(self, exchange: Exchange) -> tuple[Call | None, GateError | None]:
+        """Return what is asked, or what is wrong with it.
+
+        Raises:
+            Unauthenticated: nobody we know; a large body was not read for a stranger.
+        """
+        await self._known(exchange)
+        try:
+            path = exchange.scope["engine_path"]
+            raw, fields = await exchange.json_body(self.settings.limits.max_body_bytes)
+            return read(path, raw, fields, self.models), None
+        except GateError as mistake:
+            return None, mistake
+
+    async def _known(self, exchange: Exchange) -> None:
         """Return if the caller shows a credential worth reading a body for.
 
         A well-formed key is enough for a small body: the hold will tell. A large one is read only
@@ -84,15 +99,13 @@ class Gate:
             StoreUnavailable: a large body's caller cannot be told.
         """
         if exchange.declared_bytes() > SMALL_BODY_BYTES:
-            async with self.admitted(exchange, cost=0):
+            async with self.admitted(exchange):
                 return
         auth.find(exchange.scope["headers"], exchange.query, self._static)
 
     @asynccontextmanager
-    async def admitted(
-        self, exchange: Exchange, *, cost: int, model: str = ""
-    ) -> AsyncIterator[Bill]:
-        """Let a caller in with ``cost`` requests of its limits, and settle on the way out.
+    async def admitted(self, exchange: Exchange, call: Call | None = None) -> AsyncIterator[Bill]:
+        """Let a caller in; for a call, with one request of its limits, settled on the way out.
 
         Raises:
             Unauthenticated: nobody we know; nothing was taken.
@@ -104,13 +117,13 @@ class Gate:
             tenant=credential.tenant,
             key_id=credential.key_id,
             sha256=credential.sha256,
-            cost=cost,
+            cost=0 if call is None else 1,
         )
         if not held.known:
             raise auth.unknown_key()
         caller = credential.vouched or auth.identify(held.attributes)
         exchange.notes |= {"tenant": caller.tenant, "key_id": caller.key_id}
-        if cost:
+        if call is not None:
             exchange.headers_out |= limit_headers(held)
         if not held.allowed:
             raise over_limit(held)
@@ -118,8 +131,9 @@ class Gate:
         try:
             yield bill
         finally:
-            if held.taken:
-                await asyncio.shield(asyncio.create_task(self._settle(exchange, held, model, bill)))
+            if held.taken and call is not None:
+                settling = self._settle(exchange, held, call.model.name, bill)
+                await asyncio.shield(asyncio.create_task(settling))
 
     async def _settle(self, exchange: Exchange, held: Hold, model: str, bill: Bill) -> None:
         exchange.notes |= {

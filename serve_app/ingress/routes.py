@@ -78,6 +78,6 @@ class _Methods:
         if entry.permission in (OPEN, PAGE):
             await entry.handler(self._gate, exchange)  # type: ignore[call-arg]
         else:
-            async with self._gate.admitted(exchange, cost=0) as bill:
+            async with self._gate.admitted(exchange) as bill:
                 bill.caller.must(entry.permission)
                 await entry.handler(self._gate, exchange, bill.caller)  # type: ignore[call-arg]
