@@ -6,6 +6,9 @@ What Ray's configuration lacks, and what is mended:
 
     the client's address     ``option forwardfor`` appends the TCP peer to ``X-Forwarded-For``, and
                              a secret header tells the gateway that it was our proxy who did
+    patience without end     headers must arrive in 30 s
+    ids that are not safe    ``x-request-id`` goes unless it is 1-128 safe characters; Serve, which
+                             sends it back as it came, then makes a new one
     listening everywhere     SLUICEGATE_HTTP_HOST narrows the front; metrics and stats stay local
     an admin socket for all  becomes the owner's
     hang-ups unseen          ``option splice-*`` goes: with it, HAProxy 2.8 misses a client that
@@ -30,6 +33,11 @@ from serve_app.reaper import die_with_parent
 PROXY_KEY_ENV = "SLUICEGATE_PROXY_KEY"
 PROXY_KEY_HEADER = "x-sluicegate-proxy-key"
 HOST_ENV = "SLUICEGATE_HTTP_HOST"
+HEADERS_IN_TIME = "timeout http-request 30s"
+SAFE_ID = (
+    "http-request del-header x-request-id unless "
+    "{ req.hdr(x-request-id) -m reg ^[A-Za-z0-9._:-]{1,128}$ }"
+)
 _MARK = "    # mended by sluicegate"
 _SECTION = re.compile(r"^(?=\S)", re.MULTILINE)
 
@@ -52,7 +60,9 @@ def _mended_section(section: str, host: str | None, keyed: bool) -> str:
     if section.startswith("global"):
         return section.replace("mode 666", "mode 600")
     if section.startswith("defaults"):
-        return re.sub(r"(?m)^\s+option splice-\w+\n", "", section)
+        section = re.sub(r"(?m)^\s+option splice-\w+\n", "", section)
+        patient = "timeout http-request" in section
+        return section if patient else section.rstrip() + f"\n    {HEADERS_IN_TIME}\n"
     if section.startswith(("frontend prometheus", "listen stats")):
         return re.sub(r"(?m)^(\s+bind )\S*:(\d+)", r"\g<1>127.0.0.1:\2", section)
     if section.startswith("frontend http_frontend"):
@@ -69,7 +79,7 @@ def _front(keyed: bool) -> str:
         if keyed
         else f"    http-request del-header {PROXY_KEY_HEADER}"
     )
-    return "\n".join(["", _MARK, "    option forwardfor", secret])
+    return "\n".join(["", _MARK, "    option forwardfor", secret, f"    {SAFE_ID}"])
 
 
 def usable(key: str) -> bool:

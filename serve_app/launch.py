@@ -7,7 +7,6 @@ Told to stop, Serve shuts down in order; then the reaper ends whoever is left.
 What Ray and Serve print goes to a log file; the terminal shows what a person waits for.
 """
 
-import contextlib
 import json
 import os
 import resource
@@ -20,6 +19,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -35,6 +35,7 @@ from serve_app.plan import Plan
 from serve_app.ports import free_port
 
 READY_LIMIT_S = 900.0
+FAILED_TO_DEPLOY = b"failed to deploy"  # what Serve answers for an application that is given up
 SHUTDOWN_S = 20.0
 MAX_CONNECTIONS = 20_000
 
@@ -67,6 +68,8 @@ def _start(plan: Plan, scratch: Path, log: Path) -> "subprocess.Popen[bytes]":
     config = scratch / "serve_config.yaml"
     config.write_text(yaml.safe_dump(plan.config))
     _say(f"Starting; what Ray and Serve print is in {log}")
+    with suppress(FileNotFoundError):
+        log.replace(log.with_suffix(".log.1"))  # the last run's, for whoever asks why it ended
     with log.open("wb") as out:
         return subprocess.Popen(
             reaper.command(sys.executable, "-m", "serve_app.serving", str(config)),
@@ -125,6 +128,8 @@ def _until_stopped(
             seen = _progress(seen, health)
             if "failing" in health.get("models", {}).values() and (why := _failure(plan, began_s)):
                 return _fail(why)
+            if health.get("failed"):
+                return _fail(f"the gate did not start: {_why(log)}")
             ready = health.get("status") == "ready"
             if ready:
                 _banner(plan)
@@ -141,7 +146,8 @@ def _health(url: str) -> dict[str, Any]:
             said = json.load(reply)
     except urllib.error.HTTPError as err:
         with err:
-            said = _json(err.read())
+            raw = err.read()
+            said = {"failed": True} if FAILED_TO_DEPLOY in raw else _json(raw)
     except OSError:
         return {}
     return said if isinstance(said, dict) else {}
@@ -216,7 +222,7 @@ def _stop(serving: "subprocess.Popen[bytes]", told: list[int]) -> None:
     signals = len(told)
     if serving.poll() is None:
         _say("Stopping")
-        with contextlib.suppress(ProcessLookupError):
+        with suppress(ProcessLookupError):
             os.kill(_serve_pid(serving), signal.SIGINT)
         deadline_s = time.monotonic() + SHUTDOWN_S
         while serving.poll() is None and time.monotonic() < deadline_s and len(told) == signals:

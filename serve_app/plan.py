@@ -1,5 +1,6 @@
 """Everything that can be known before anything is started: file, settings, port, folder."""
 
+import asyncio
 import errno
 import socket
 from dataclasses import dataclass
@@ -10,10 +11,13 @@ import yaml
 
 from serve_app.engine import check_source
 from serve_app.environment import Secrets, data_dir
+from serve_app.errors import StoreUnavailable
 from serve_app.settings import Settings, SettingsError
-from serve_app.store import claim_folder
+from serve_app.store import Store, claim_folder
 
 IMPORT_PATH = "serve_app.app:build"
+STORE_MS = 3_000
+MAX_PORT = 65_535
 
 
 class CannotStartError(Exception):
@@ -66,7 +70,9 @@ def plan(
     except SettingsError as err:
         raise CannotStartError(f"{config}: {err}") from None
     _must_be_free(http["host"], http["port"])
-    if not (Secrets.from_environ().store_url or settings.store.url):
+    if url := Secrets.from_environ().store_url or settings.store.url:
+        asyncio.run(_must_answer(url))
+    else:
         _must_be_ours(data_dir(settings.store) / "store")
     return Plan(whole, settings, http["host"], http["port"])
 
@@ -102,15 +108,30 @@ def _with_engine(settings: Settings, engine: str) -> list[dict[str, Any]]:
     return [{**model, "engine": engine} for model in models]
 
 
-def _must_be_free(host: str, port: int) -> None:
+async def _must_answer(url: str) -> None:
+    store = Store(url, timeout_ms=STORE_MS)
+    try:
+        await store.ping()
+    except StoreUnavailable as err:
+        why = str(err).removesuffix("; try again shortly.")
+        raise CannotStartError(f"{why}; see SLUICEGATE_STORE_URL or args.store.url") from None
+    finally:
+        await store.close()
+
+
+def _must_be_free(host: str, port: object) -> None:
+    if not isinstance(port, int) or not 0 < port <= MAX_PORT:
+        raise CannotStartError(f"port {port} is not a port: choose 1 to {MAX_PORT}")
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
         except OSError as err:
-            taken = err.errno == errno.EADDRINUSE
-            why = "is in use; stop what listens there" if taken else f"cannot be bound: {err}"
-            raise CannotStartError(f"port {port} on {host} {why}, or choose PORT=…") from None
+            if err.errno == errno.EADDRINUSE:
+                why = "is in use; stop what listens there, or choose another PORT"
+            else:
+                why = f"cannot be listened on: {err.strerror}; choose another HOST or PORT"
+            raise CannotStartError(f"port {port} on {host} {why}") from None
 
 
 def _must_be_ours(folder: Path) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -40,6 +41,7 @@ class EngineProcess:
         self._env = env
         self._log = log
         self._process: asyncio.subprocess.Process | None = None
+        self._scratch = tempfile.TemporaryDirectory(prefix="sluicegate-engine-")
 
     async def start(self, timeout_s: float) -> None:
         """Start the engine and return when it is healthy.
@@ -65,7 +67,11 @@ class EngineProcess:
 
     def _environment(self) -> dict[str, str]:
         kept = {k: v for k, v in os.environ.items() if not k.startswith(OURS_ONLY)}
-        quiet = {"VLLM_NO_USAGE_STATS": "1", "VLLM_HOST_IP": self.address.host}
+        quiet = {
+            "VLLM_NO_USAGE_STATS": "1",
+            "VLLM_HOST_IP": self.address.host,
+            "TMPDIR": self._scratch.name,  # vLLM leaves its sockets there
+        }
         return {**kept, **quiet, **self._env, KEY_ENV: self.address.key}
 
     async def _healthy(self) -> None:
@@ -105,6 +111,7 @@ class EngineProcess:
             return
         self._process.send_signal(signal.SIGTERM)
         await self._process.wait()
+        self._scratch.cleanup()
 
     def _told(self, what: str) -> str:
         words = " | ".join(last_words(self._log)) or "it said nothing"

@@ -21,6 +21,7 @@ from serve_app.settings import Store as StoreSettings
 from serve_app.store import Address, Store, registry, store_url
 
 BEAT_S = 0.5
+BEAT_HEALTH_S = 2.0
 LOGS_KEPT = 20
 _log = logging.getLogger("sluicegate.engine")
 
@@ -65,18 +66,22 @@ class ModelReplica:
         self._tasks = [asyncio.create_task(self._beat()), asyncio.create_task(self._watch())]
 
     async def _beat(self) -> None:
-        """Say that we live and how many seats we offer, until we withdraw."""
+        """Say that we live and how many seats we offer, until we withdraw.
+
+        An engine that does not answer is offered no more requests, before Serve has judged it.
+        """
         while True:
             try:
-                await self._say()
+                well = await self._engine.answers(BEAT_HEALTH_S)
+                await self._say(self._seats if well else 0)
             except StoreUnavailable as err:
                 _log.warning("replica %s cannot beat: %s", self._id, err)
             await asyncio.sleep(BEAT_S)  # the rhythm of the heartbeat
 
-    async def _say(self) -> int:
-        """Register or renew this replica; return how many seats it lends now."""
+    async def _say(self, seats: int) -> int:
+        """Register or renew this replica with ``seats``; return how many it lends now."""
         return await registry.beat(
-            self._store, self._model.name, self._id, self._seats, self._engine.address
+            self._store, self._model.name, self._id, seats, self._engine.address
         )
 
     async def _watch(self) -> None:
@@ -129,7 +134,7 @@ class ModelReplica:
     async def _lends(self) -> bool:
         """Return whether a seat of ours is lent; while nobody can tell, it is."""
         try:
-            return await self._say() > 0
+            return await self._say(0) > 0
         except StoreUnavailable:
             return True
 

@@ -1,5 +1,8 @@
 """Keys over HTTP: create, list, revoke."""
 
+from collections.abc import Iterator
+from typing import Any
+
 from pydantic import ValidationError
 
 from serve_app.auth import PAGE_MAX, Caller, KeyRequest
@@ -13,11 +16,11 @@ PAGE = 100
 
 async def create_key(gate: Gate, exchange: Exchange, caller: Caller) -> None:
     """Make a key and show it this once."""
-    raw, _ = await exchange.json_body(gate.settings.limits.max_body_bytes)
+    raw, fields = await exchange.json_body(gate.settings.limits.max_body_bytes)
     try:
         request = KeyRequest.model_validate_json(raw)
     except ValidationError as err:
-        raise _mistake(err) from None
+        raise _mistake(err, fields) from None
     made, record = await gate.keys.create(request, by=caller)
     exchange.notes["made_key_id"] = record.id
     await exchange.reply(201, {**record.public(), "key": made.text}, NO_STORE)
@@ -53,6 +56,17 @@ def _tenant(exchange: Exchange, caller: Caller) -> str:
     return tenant
 
 
+def _written(loc: tuple[int | str, ...], fields: Any) -> Iterator[str]:
+    """Yield the steps of ``loc`` that lead through the body; the rest are pydantic's own."""
+    for step in loc:
+        if isinstance(fields, dict):
+            yield str(step)
+            fields = fields.get(step)
+        elif isinstance(fields, list) and isinstance(step, int):
+            yield str(step)
+            fields = fields[step] if step < len(fields) else None
+
+
 def _number(text: str, name: str, *, low: int, high: int) -> int:
     digits = text.isascii() and text.isdigit() and len(text) <= len(str(high))
     if not (digits and low <= int(text) <= high):
@@ -60,9 +74,9 @@ def _number(text: str, name: str, *, low: int, high: int) -> int:
     return int(text)
 
 
-def _mistake(err: ValidationError) -> InvalidRequest:
-    """Return the first mistake in a body, with the path of its field."""
+def _mistake(err: ValidationError, fields: dict[str, Any]) -> InvalidRequest:
+    """Return the first mistake in a body, with the path of its field as the client wrote it."""
     first = err.errors(include_url=False, include_input=False)[0]
-    path = ".".join(str(step) for step in first["loc"]) or "body"
+    path = ".".join(_written(first["loc"], fields)) or "body"
     said = first["msg"].removeprefix("Value error, ")
     return InvalidRequest(f"'{path}': {said}.", param=path)

@@ -15,15 +15,11 @@ from serve_app.ingress.exchange import Exchange
 from serve_app.ingress.gate import Bill, Gate
 from serve_app.ingress.passing import passed_on
 
-ATTEMPTS = 3
+ATTEMPTS, BACKOFF_S = 3, 0.5
 
 
 async def inference(gate: Gate, exchange: Exchange) -> None:
-    """Answer one inference request.
-
-    Raises:
-        GateError: before the reply has begun, or, when a stream broke, after.
-    """
+    """Answer one inference request; raises GateError, when a stream broke also in its middle."""
     call, mistake = await gate.asked(exchange)
     async with gate.admitted(exchange, call) as bill:
         bill.caller.must("run_inference")
@@ -39,6 +35,7 @@ async def seated(gate: Gate, exchange: Exchange, call: Call, bill: Bill) -> None
     """Take a seat and relay; go again while a replica fails before its first byte."""
     arrived_us, avoid, waited_ms = 0, "", 0.0
     for attempt in range(1, ATTEMPTS + 1):
+        await asyncio.sleep(BACKOFF_S * (attempt - 1))  # a dead replica is withdrawn meanwhile
         async with gate.line.seat(
             call.model.name,
             gate.queue_class,

@@ -112,7 +112,7 @@ def test_nothing_else_changes(config: str) -> None:
     removed = [line for line in before if line not in after]
     gone = [line for line in removed if "option splice-" in line]
     assert len(removed) == len(gone) + 4  # and the socket and three binds
-    assert len(added) == 4 + 3
+    assert len(added) == 4 + 5
     assert len(after) == len(before) - len(gone) + 3
 
 

@@ -383,3 +383,14 @@ def test_a_tenants_admin_cannot_touch_the_operators_key(gate: RunningGate) -> No
         listed = client.get("/v1/auth/api-keys", params={"limit": 1000}).json()["data"]
         assert operators not in [record["id"] for record in listed]
         assert client.delete(f"/v1/auth/api-keys/{operators}").status_code == 404
+
+
+@pytest.mark.parametrize("rubbish", ["<script>", "a" * 129, "two words"])
+def test_a_rubbish_request_id_is_replaced_once(gate: RunningGate, rubbish: str) -> None:
+    """It comes back neither as it was nor beside the new one; a safe one is kept."""
+    with gate.client() as client:
+        told = client.get("/v1/models", headers={"x-request-id": rubbish})
+        kept = client.get("/v1/models", headers={"x-request-id": "mine-1"})
+    (replaced,) = told.headers.get_list("x-request-id")
+    assert rubbish not in replaced
+    assert kept.headers.get_list("x-request-id") == ["mine-1"]

@@ -125,6 +125,46 @@ def test_a_port_in_use_is_named(gates) -> None:
     assert f"port {gate.port} on 127.0.0.1 is in use" in gate.said()
 
 
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        pytest.param("redis://:wrong@{at}", "refuses our user or password", id="wrong password"),
+        pytest.param("redis://127.0.0.1:1/0", "does not answer", id="nobody there"),
+        pytest.param("http://{at}", "SLUICEGATE_STORE_URL", id="not a store's URL"),
+    ],
+)
+def test_a_store_that_does_not_take_us_is_told_early(gates, store_url: str, url, says) -> None:
+    """A wrong password would otherwise be a gate that never gets ready."""
+    env = {"SLUICEGATE_STORE_URL": url.format(at=store_url.rpartition("@")[2])}
+    gate = gates(simulated(), env).start()
+    assert gate.process.wait(30) == 1
+    assert says in gate.said()
+    assert "wrong" not in gate.said()
+
+
+def test_a_port_that_is_none_is_named(gates) -> None:
+    """One line, no traceback."""
+    gate = gates(simulated(), port=99_999).start()
+    assert gate.process.wait(20) == 1
+    assert gate.said() == "sluicegate: port 99999 is not a port: choose 1 to 65535\n"
+
+
+def test_a_request_that_meets_a_dead_engine_waits_for_the_next_one(gates) -> None:
+    """Kill -9 of the only engine: whoever comes then is served, once Serve has started another."""
+    gate = gates(simulated(), {"SLUICEGATE_ADMIN_KEY": ADMIN_KEY}).start().ready()
+    lines = {pid: psutil.Process(pid).cmdline() for pid in gate.family()}
+    (engine,) = [
+        pid
+        for pid, line in lines.items()
+        if "serve_app.engine.simulated" in line and "serve_app.reaper" not in line
+    ]
+    os.kill(engine, signal.SIGKILL)
+    with gate.client() as client:
+        told = client.post("/v1/chat/completions", json=chat())
+    assert told.status_code == 200
+    assert float(told.headers["x-queue-time-ms"]) > 0
+
+
 def test_an_engine_that_does_not_start_ends_the_start(gates) -> None:
     """Its last words and its log are named, the exit code is 1, nothing is left."""
     config = simulated(engine_args={"max_model_len": "none"})
