@@ -17,7 +17,7 @@ def main() -> None:
     import ray  # noqa: PLC0415 - only this process needs it
     from ray.serve.scripts import cli  # noqa: PLC0415
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    _as_ctrl_c()
     ray.init(
         "local",  # a cluster of our own, whatever else runs on this machine
         namespace="serve",
@@ -25,8 +25,14 @@ def main() -> None:
         object_store_memory=OBJECT_STORE_BYTES,
         _node_ip_address="127.0.0.1",
     )
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # Ray set its own
+    _as_ctrl_c()  # Ray set its own
     cli(["run", sys.argv[1]])
+
+
+def _as_ctrl_c() -> None:
+    """Take both signals as Ctrl-C, also where a shell in the background had SIGINT ignored."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
 
 
 if __name__ == "__main__":

@@ -113,7 +113,7 @@ def test_nothing_else_changes(config: str) -> None:
     gone = [line for line in removed if "option splice-" in line]
     assert len(removed) == len(gone) + 4  # and the socket and three binds
     assert len(added) == 4 + 5
-    assert len(after) == len(before) - len(gone) + 3
+    assert len(after) == len(before) - len(gone) + 5
 
 
 def test_a_client_that_leaves_is_noticed(config: str) -> None:

@@ -18,6 +18,11 @@ from tests.stories.test_start_stop import alive
 HAPROXY = {"RAY_SERVE_ENABLE_HA_PROXY": "1", "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1"}
 
 
+def hear_ctrl_c() -> None:
+    """A shell in the background ignores SIGINT for its children; a terminal does not."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @pytest.mark.parametrize(
     "env",
     [pytest.param({}, id="default proxy"), pytest.param(HAPROXY, id="haproxy")],
@@ -34,6 +39,7 @@ def test_serve_run_serves_and_ctrl_c_leaves_nothing(tmp_path: Path, env: dict[st
             stdout=out,
             stderr=out,
             cwd=ROOT,
+            preexec_fn=hear_ctrl_c,
             env={
                 **os.environ,
                 "XDG_DATA_HOME": str(tmp_path / "share"),
