@@ -39,7 +39,7 @@ def test_serve_run_serves_and_ctrl_c_leaves_nothing(tmp_path: Path, env: dict[st
             stdout=out,
             stderr=out,
             cwd=ROOT,
-            preexec_fn=hear_ctrl_c,
+            preexec_fn=hear_ctrl_c,  # noqa: PLW1509 - no other thread runs here
             env={
                 **os.environ,
                 "XDG_DATA_HOME": str(tmp_path / "share"),
