@@ -58,9 +58,10 @@ def _is_store_url(url: str) -> bool:
     """Return whether redis-py can read ``url``; what it says of a bad one could show a password."""
     try:
         parts = urlsplit(url)
-        return parts.scheme in ("redis", "rediss", "unix") and (parts.port is None or True)
+        _ = parts.port  # reading it is what checks it
     except ValueError:
         return False
+    return parts.scheme in ("redis", "rediss", "unix")
 
 
 def data_dir(store: Store, environ: Mapping[str, str] = os.environ) -> Path:

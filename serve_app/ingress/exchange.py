@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 from urllib.parse import parse_qsl
 
+from serve_app.auth import Credential
 from serve_app.errors import BodyTooLarge, InvalidRequest, WrongMediaType
 from serve_app.ingress.body import json_object
 from serve_app.settings import Model
@@ -33,6 +34,7 @@ class Exchange:
         settle_id: our own name for this exchange; a client cannot choose it.
         request_id: the client's ``x-request-id`` if it is safe, else a new one.
         notes: fields for the access log.
+        credential: what the request shows, once it was found.
         headers_out: headers that every reply of this exchange carries.
         started: whether the reply has begun.
         streaming: whether the reply is an event stream.
@@ -48,6 +50,7 @@ class Exchange:
         self.status = 0
         self.bytes_out = 0
         self.notes: dict[str, Any] = {}
+        self.credential: Credential | None = None
         given = self.header("x-request-id") or ""
         self.settle_id = secrets.token_hex(12)
         self.request_id = given if _SAFE_ID.fullmatch(given) else f"req-{self.settle_id}"

@@ -101,7 +101,14 @@ class Gate:
         if exchange.declared_bytes() > SMALL_BODY_BYTES:
             async with self.admitted(exchange):
                 return
-        auth.find(exchange.scope["headers"], exchange.query, self._static)
+        self._credential(exchange)
+
+    def _credential(self, exchange: Exchange) -> auth.Credential:
+        """Return the credential of ``exchange``, found once."""
+        if exchange.credential is None:
+            headers = exchange.scope["headers"]
+            exchange.credential = auth.find(headers, exchange.query, self._static)
+        return exchange.credential
 
     @asynccontextmanager
     async def admitted(self, exchange: Exchange, call: Call | None = None) -> AsyncIterator[Bill]:
@@ -112,7 +119,7 @@ class Gate:
             RateLimited: nothing was taken.
             StoreUnavailable: nobody can be let in.
         """
-        credential = auth.find(exchange.scope["headers"], exchange.query, self._static)
+        credential = self._credential(exchange)
         held = await self._holds.hold(
             tenant=credential.tenant,
             key_id=credential.key_id,

@@ -9,6 +9,7 @@ import redis
 
 from serve_app.errors import NoCapacity, QueueFull, QueueTimeout
 from serve_app.queueing import Line
+from serve_app.queueing.order import drain_rate
 from serve_app.settings import QueueClass
 from serve_app.store import Address, Store, keys, registry
 
@@ -205,3 +206,15 @@ async def test_patience_is_one_however_often_a_request_enters(line: Line) -> Non
         async with line.seat("m", PATIENT, arrived_us=1, waited_ms=19_900):
             pass
     assert time.monotonic() - began < 5
+
+
+async def test_the_drain_rate_in_the_store_is_that_of_its_twin(store: Store, line: Line) -> None:
+    """Seats that come free are counted as the pure sum counts them."""
+    await registry.beat(store, "m", "r", 1, AT)
+    expected = 0.0
+    for _ in range(5):
+        async with line.seat("m", PATIENT):
+            pass
+        expected = drain_rate(expected, age_ms=0, left=1)
+    told = await store.run("line_tend", keys.line("m"), [line._channel])
+    assert expected * 0.8 < float(told[5]) <= expected  # it fades by a tenth a second
