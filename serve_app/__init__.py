@@ -3,24 +3,24 @@
     client ─HTTP→ ingress ──┬─→ auth ─────┐
                             ├─→ limits ───┼─→ store ─→ Redis / Valkey
                             ├─→ queueing ─┘      ↑
-                            ├─→ telemetry        │ (registry only)
+                            ├─→ telemetry ─┘     │ (registry only)
                             └─HTTP→ vLLM ← engine┘
 
 Each folder is a room: one concept, one door (its ``__init__``), which says what the room is for
 and what was decided there. An arrow is an import; none goes back.
 
     ingress    the wire: routes, the request page, relay, error bodies
-    auth       who is calling: keys, permissions
+    auth       who is calling: keys, tokens, users, permissions, brute force
     limits     how much: GCRA, settlement
     queueing   when: the line, seats, autoscaling
     engine     the replicas: supervise the engine, register seats, drain
     store      the only room that knows Redis
-    telemetry  the access log
+    telemetry  the access log, the audit, redaction
 
-The hall, open to every room: ``errors`` (every refusal), ``settings`` (every knob),
-``mistakes`` (what is wrong with one), ``environment`` (secrets and where data lies), ``ports`` (a
-free one), ``reaper`` (a child process that never outlives us) and ``haproxy`` (the shim in front of
-HAProxy).
+The hall, open to every room: ``errors`` (every refusal), ``settings`` (every knob; those of *who
+may call* in ``auth_settings``, what they are made of in ``section``), ``mistakes`` (what is wrong
+with one), ``environment`` (secrets and where data lies), ``ports`` (a free one), ``reaper`` (a
+child process that never outlives us) and ``haproxy`` (the shim in front of HAProxy).
 
 ``app`` joins the rooms into one Serve application. ``cli`` starts it on one machine: ``plan`` finds
 what is wrong before anything runs, ``launch`` starts ``serving`` and leaves nothing behind.

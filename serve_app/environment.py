@@ -10,7 +10,8 @@ from urllib.parse import urlsplit
 from pydantic import Field
 
 from serve_app.haproxy import usable
-from serve_app.settings import Section, SettingsError, Store
+from serve_app.section import Section
+from serve_app.settings import SettingsError, Store
 
 
 class Secrets(Section):

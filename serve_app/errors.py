@@ -10,11 +10,20 @@
         WrongMethod         405 method_not_allowed        Allow
         NoSuchModel         404 model_not_found
         NoSuchKey           404 key_not_found
+        NoSuchTenant        404 tenant_not_found
+        NoSuchUser          404 user_not_found
+        AlreadyExists       409 already_exists
+        InUse               409 in_use
         Unauthenticated     401 WWW-Authenticate
           MissingCredentials    missing_credentials
           InvalidKey            invalid_api_key
+          InvalidToken          invalid_token
+          TokenExpired          token_expired
+          InvalidLogin          invalid_login
         Forbidden           403 permission_denied
           ModelForbidden    403 model_not_allowed
+          AddressForbidden  403 address_not_allowed
+        TooManyAttempts     429 too_many_failed_attempts  retry_after_s
         RateLimited         429 rate_limit_exceeded       retry_after_s
         QueueFull           429 queue_full                retry_after_s
         StoreUnavailable    503 state_store_unavailable   retry_after_s
@@ -124,6 +133,34 @@ class NoSuchKey(Refused):
     code = "key_not_found"
 
 
+class NoSuchTenant(Refused):
+    """No tenant has this id."""
+
+    status = 404
+    code = "tenant_not_found"
+
+
+class NoSuchUser(Refused):
+    """No user has this name."""
+
+    status = 404
+    code = "user_not_found"
+
+
+class AlreadyExists(Refused):
+    """The name is taken."""
+
+    status = 409
+    code = "already_exists"
+
+
+class InUse(Refused):
+    """It cannot go while something belongs to it."""
+
+    status = 409
+    code = "in_use"
+
+
 class Unauthenticated(Refused):
     """The caller is unknown."""
 
@@ -143,6 +180,24 @@ class InvalidKey(Unauthenticated):
     code = "invalid_api_key"
 
 
+class InvalidToken(Unauthenticated):
+    """The JWT is malformed, not of an issuer we know, or revoked."""
+
+    code = "invalid_token"
+
+
+class TokenExpired(Unauthenticated):
+    """The JWT was good once."""
+
+    code = "token_expired"
+
+
+class InvalidLogin(Unauthenticated):
+    """User name and password do not fit, or the captcha was not solved; which is not told."""
+
+    code = "invalid_login"
+
+
 class Forbidden(Refused):
     """The caller is known and may not do this."""
 
@@ -155,6 +210,20 @@ class ModelForbidden(Forbidden):
     """The caller is known and may not use this model."""
 
     code = "model_not_allowed"
+
+
+class AddressForbidden(Forbidden):
+    """The caller is known and may not call from this address."""
+
+    code = "address_not_allowed"
+
+
+class TooManyAttempts(Refused):
+    """This address has shown too many wrong credentials; a valid key is served all the same."""
+
+    status = 429
+    code = "too_many_failed_attempts"
+    type = "rate_limit_error"
 
 
 class RateLimited(Refused):

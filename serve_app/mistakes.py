@@ -33,12 +33,16 @@ def _names(root: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
     for step in path:
         if isinstance(step, str):
             section = section_of(section, step)
-    return list(section.model_fields)
+    return [field.alias or name for name, field in section.model_fields.items()]
 
 
 def section_of(section: type[BaseModel], name: str) -> type[BaseModel]:
     """Return the block of settings that ``name`` opens in ``section``; itself if it opens none."""
-    kind = section.model_fields[name].annotation
+    kind = next(
+        field.annotation
+        for own, field in section.model_fields.items()
+        if name in (own, field.alias)
+    )
     inner = getattr(kind, "__args__", ()) or (kind,)
     found = [one for one in inner if isinstance(one, type) and issubclass(one, BaseModel)]
     return found[0] if found else section

@@ -5,25 +5,16 @@ environment only (:mod:`serve_app.environment`), so that no config file, config 
 one.
 """
 
-import ipaddress
 import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
+from serve_app.auth_settings import Auth, Cors
 from serve_app.mistakes import told
+from serve_app.section import ClassName, Fraction, RateLimits, Seconds, Section
 
-Fraction = Annotated[float, Field(gt=0, le=1)]
-Seconds = Annotated[float, Field(gt=0, le=86_400)]
 ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}$")]
-
-
-class Section(BaseModel):
-    """One block of settings: unknown keys and wrong types are refused."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True
-    )
 
 
 class Replicas(Section):
@@ -61,27 +52,6 @@ class Store(Section):
         return url
 
 
-class Auth(Section):
-    """Who may call."""
-
-    trusted_proxies: list[str] = []
-    """CIDRs of proxies in front of the gate whose `X-Forwarded-For` hops are skipped."""
-
-    @field_validator("trusted_proxies")
-    @classmethod
-    def _cidrs(cls, cidrs: list[str]) -> list[str]:
-        for cidr in cidrs:
-            ipaddress.ip_network(cidr)
-        return cidrs
-
-
-class RateLimits(Section):
-    """The limits of a key that names none of its own."""
-
-    requests_per_minute: int = Field(default=600, ge=0, le=1_000_000)
-    """Requests a minute, refilled evenly; as many may come at once. 0 means never."""
-
-
 class Limits(Section):
     """How much."""
 
@@ -93,21 +63,45 @@ class Limits(Section):
 class QueueClass(Section):
     """One class of the line."""
 
-    name: str = Field(default="standard", pattern=r"^[a-z][a-z0-9_]{0,31}$")
-    """The name that `x-served-class` reports."""
+    name: ClassName
+    """The name that keys, tokens and `x-served-class` use."""
 
     max_wait_s: Seconds = 60.0
     """Seconds a request may wait for a seat before it is refused with 429."""
 
     max_tickets: int = Field(default=2_000, ge=0, le=1_000_000)
-    """Requests that may wait at once; one more is refused with 429."""
+    """Requests that may wait at once when one of this class comes; then it is refused with 429."""
 
 
 class Queue(Section):
     """When."""
 
-    classes: list[QueueClass] = Field(default=[QueueClass()], min_length=1, max_length=1)
-    """The classes of the line, highest first; this version serves one, first come first served."""
+    classes: list[QueueClass] = Field(
+        default=[
+            QueueClass(name="interactive", max_wait_s=30.0, max_tickets=1_000),
+            QueueClass(name="standard", max_wait_s=60.0, max_tickets=2_000),
+            QueueClass(name="batch", max_wait_s=600.0, max_tickets=10_000),
+            QueueClass(name="anonymous", max_wait_s=30.0, max_tickets=200),
+        ],
+        min_length=1,
+        max_length=16,
+    )
+    """The classes of the line, highest first; this version seats them first come first served."""
+
+    @field_validator("classes")
+    @classmethod
+    def _distinct(cls, classes: list[QueueClass]) -> list[QueueClass]:
+        names = [one.name for one in classes]
+        if len(set(names)) < len(names):
+            raise ValueError("two classes have the same name")
+        return classes
+
+
+class Audit(Section):
+    """The record of who changed what."""
+
+    keep_days: int = Field(default=90, ge=1, le=3_650)
+    """Days that an entry is kept."""
 
 
 class Simulated(Section):
@@ -235,6 +229,23 @@ class Settings(Section):
     queue: Queue = Queue()
     models: list[Model] = Field(default=[SMOLLM2], min_length=1)
     gateway: Gateway = Gateway()
+    audit: Audit = Audit()
+    cors: Cors = Cors()
+
+    @model_validator(mode="after")
+    def _known_classes(self) -> Self:
+        known = [one.name for one in self.queue.classes]
+        anonymous, visitor = self.auth.anonymous, self.auth.visitor
+        used = {"anonymous": anonymous.class_} if anonymous.enabled else {}
+        if visitor.siteverify_url is not None:
+            used["visitor"] = visitor.class_
+        for where, name in used.items():
+            if name not in known:
+                raise ValueError(
+                    f"auth.{where}.class: there is no class '{name}' in queue.classes; "
+                    f"known: {', '.join(known)}"
+                )
+        return self
 
     @field_validator("models")
     @classmethod

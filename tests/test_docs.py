@@ -27,7 +27,7 @@ def knobs(section: type[BaseModel], path: str = "") -> Iterator[tuple[str, str, 
     """Yield every setting: its path, its default, its sentence."""
     for name, field in section.model_fields.items():
         inner = section_of(section, name)
-        where = f"{path}{name}"
+        where = f"{path}{field.alias or name}"
         if inner is not section:
             many = "[]." if str(field.annotation).startswith("list") else "."
             yield from knobs(inner, where + many)

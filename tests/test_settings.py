@@ -28,7 +28,7 @@ def model(**more: object) -> dict[str, Any]:
             id="without its unit",
         ),
         pytest.param(
-            {"queue": {"classes": [{"max_wait": 60}]}},
+            {"queue": {"classes": [{"name": "a", "max_wait": 60}]}},
             "args.queue.classes.0.max_wait: unknown setting; did you mean max_wait_s?",
             id="in a list",
         ),
@@ -38,7 +38,7 @@ def model(**more: object) -> dict[str, Any]:
             id="nothing like it",
         ),
         pytest.param(
-            {"queue": {"classes": [{"max_wait_s": "60s"}]}},
+            {"queue": {"classes": [{"name": "a", "max_wait_s": "60s"}]}},
             "args.queue.classes.0.max_wait_s: Input should be a valid number (got '60s')",
             id="unit in the value",
         ),
@@ -58,20 +58,20 @@ def model(**more: object) -> dict[str, Any]:
             id="yes is no number",
         ),
         pytest.param(
-            {"queue": {"classes": [{"max_wait_s": 0}]}},
+            {"queue": {"classes": [{"name": "a", "max_wait_s": 0}]}},
             "args.queue.classes.0.max_wait_s: Input should be greater than 0 (got 0)",
             id="no patience",
         ),
         pytest.param(
-            {"queue": {"classes": [{"max_wait_s": 86_401}]}},
+            {"queue": {"classes": [{"name": "a", "max_wait_s": 86_401}]}},
             "less than or equal to 86400 (got 86401)",
             id="longer than a day",
         ),
         pytest.param({"queue": {"classes": []}}, "args.queue.classes: List should", id="no class"),
         pytest.param(
-            {"queue": {"classes": [{"name": "a"}, {"name": "b"}]}},
-            "args.queue.classes: List should have at most 1 item",
-            id="two classes",
+            {"queue": {"classes": [{"name": "a"}, {"name": "a"}]}},
+            "args.queue.classes: two classes have the same name",
+            id="a class twice",
         ),
         pytest.param(
             model(autoscaling={"target_utilization": 80}),
@@ -199,7 +199,7 @@ def test_no_settings_are_a_working_gate() -> None:
     """``args: {}`` serves one model, and its settings cannot be changed after the start."""
     settings = Settings.from_args({})
     assert [one.name for one in settings.models] == ["smollm2-135m"]
-    assert settings.queue.classes[0].name == "standard"
+    assert [one.name for one in settings.queue.classes][:2] == ["interactive", "standard"]
     with pytest.raises(ValueError, match="frozen"):
         settings.store.timeout_ms = 1  # type: ignore[misc]
 

@@ -1,11 +1,15 @@
-"""A caller: who it is and what it may do."""
+"""A caller: who it is and what it may do. Pure."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network, ip_address
 
-from serve_app.errors import Forbidden, ModelForbidden
+from serve_app.errors import AddressForbidden, Forbidden, ModelForbidden
 
 DEFAULT_TENANT = "default"
 """The tenant that always exists."""
+
+Network = IPv4Network | IPv6Network
 
 PERMISSIONS = frozenset(
     {
@@ -24,6 +28,13 @@ PERMISSIONS = frozenset(
     }
 )
 CALLER_PERMISSIONS = frozenset({"read_models", "run_inference", "use_streaming"})
+ROLES = {
+    "admin": PERMISSIONS,
+    "operator": PERMISSIONS - {"manage_users", "manage_keys", "write_config"},
+    "user": CALLER_PERMISSIONS,
+    "viewer": frozenset({"read_models", "read_metrics"}),
+}
+"""Names for sets of permissions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +43,16 @@ class Caller:
 
     Attributes:
         tenant: the tenant it belongs to; an operator's caller may act for all.
-        key_id: the public id of the key it showed.
+        key_id: the public id of its key, user or token; stands in logs, names its limits.
         permissions: what it may do, of :data:`PERMISSIONS`.
         models: the models it may use; None for all.
         operator: whether it may act outside its own tenant.
+        endpoints: the inference paths it may use; None for all.
+        networks: the networks it may call from; None for all.
+        class_: the class it waits in; None for its tenant's.
+        max_class: the highest class it may wait in; None for its tenant's.
+        weight: its share of its tenant's turn; None for 1.
+        expires_ms: when it ends, ms since the epoch; 0 for never.
     """
 
     tenant: str
@@ -43,6 +60,12 @@ class Caller:
     permissions: frozenset[str]
     models: frozenset[str] | None = None
     operator: bool = False
+    endpoints: frozenset[str] | None = None
+    networks: tuple[Network, ...] | None = None
+    class_: str | None = None
+    max_class: str | None = None
+    weight: float | None = None
+    expires_ms: int = 0
 
     def must(self, permission: str) -> None:
         """Return if the caller holds ``permission``.
@@ -51,7 +74,7 @@ class Caller:
             Forbidden: it does not.
         """
         if permission not in self.permissions:
-            raise Forbidden(f"This key lacks the permission '{permission}'.")
+            raise Forbidden(f"This caller lacks the permission '{permission}'.")
 
     def may_use(self, model: str) -> bool:
         """Return whether the caller may use ``model``."""
@@ -64,4 +87,31 @@ class Caller:
             ModelForbidden: it may not.
         """
         if not self.may_use(model):
-            raise ModelForbidden(f"This key may not use the model '{model}'.", param="model")
+            raise ModelForbidden(f"This caller may not use the model '{model}'.", param="model")
+
+    def must_reach(self, endpoint: str) -> None:
+        """Return if the caller may use the inference path ``endpoint``.
+
+        Raises:
+            Forbidden: it may not.
+        """
+        if self.endpoints is not None and endpoint not in self.endpoints:
+            raise Forbidden(f"This caller may not use '{endpoint}'.")
+
+    def must_come_from(self, address: str) -> None:
+        """Return if the caller may call from ``address``; of an unknown one, it may not.
+
+        Raises:
+            AddressForbidden: it may not.
+        """
+        if self.networks is not None and not is_within(address, self.networks):
+            raise AddressForbidden(f"This caller may not call from {address}.")
+
+
+def is_within(address: str, networks: Iterable[Network]) -> bool:
+    """Return whether ``address`` lies in one of ``networks``; what is no address does not."""
+    try:
+        parsed = ip_address(address)
+    except ValueError:
+        return False
+    return any(parsed in network for network in networks)

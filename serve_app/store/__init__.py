@@ -8,8 +8,9 @@ versions of the gate run side by side during a rolling update, each with its own
 library has one name on the server: the newer gateway would replace the older one's steps under it.
 Shared Lua is put into each script by ``--@include`` when the text is read.
 
-**Decided: every key that a step touches carries a hash tag**, ``{t:tenant}`` or ``{m:model}``, and
-no step touches two tags, so that a Redis Cluster can hold them; the client speaks to one server.
+**Decided: every key that a step touches carries a hash tag**, ``{t:tenant}``, ``{m:model}`` or
+``{a}`` (addresses that failed), and no step touches two tags, so that a Redis Cluster can hold
+them; the client speaks to one server.
 
 **Decided: the embedded Valkey serves one node**, on loopback, behind a random password. A cluster
 of several nodes names a store of its own; a gateway elsewhere says so instead of hanging.

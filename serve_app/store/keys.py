@@ -2,13 +2,23 @@
 
 | key | type | holds | goes |
 |---|---|---|---|
-| ``sg:tenants`` | set | tenant ids that own keys | never |
+| ``sg:tenants`` | set | ids of the tenants that were made | when the tenant goes |
 | ``sg:bootstrap`` | string | id of the admin key made at the first start | never |
-| ``sg:{t:T}:key:K`` | hash | a key's SHA-256, attributes, limit, expiry | on revoke |
+| ``sg:usernames`` | hash | user name -> tenant | when the user goes |
+| ``sg:session-secret`` | string | what the gate signs its own tokens with | never |
+| ``sg:audit`` | stream | who changed what | after ``audit.keep_days`` |
+| ``sg:{a}:attempts`` | hash | an address's wrong credentials, rounds and block | with its suspect |
+| ``sg:{a}:suspects`` | zset | addresses by their last change, us | after a day, or success |
+| ``sg:{t:T}:tenant`` | hash | a tenant's attributes and limit | on delete |
+| ``sg:{t:T}:key:K`` | hash | a key's SHA-256s, attributes, limit, expiry, last use | on revoke |
 | ``sg:{t:T}:keys`` | zset | the tenant's key ids by time made, us | on revoke |
-| ``sg:{t:T}:rpm:K`` | string | request bucket of a key, GCRA, us | when full again |
+| ``sg:{t:T}:user:N`` | hash | a user's password hash, attributes, earliest token | on delete |
+| ``sg:{t:T}:users`` | zset | the tenant's user names by time made, us | on delete |
+| ``sg:{t:T}:revoked:J`` | string | token J was revoked | when the token has expired |
+| ``sg:{t:T}:rpm:K`` | string | request bucket of a caller, GCRA, us | when full again |
+| ``sg:{t:T}:tenant-rpm`` | string | request bucket of the tenant, GCRA, us | when full again |
 | ``sg:{t:T}:settled:R`` | string | request R was settled | after ten minutes |
-| ``sg:{t:T}:usage:K:H`` | hash | use of a key in UTC hour H, per model | after 100 days |
+| ``sg:{t:T}:usage:K:H`` | hash | use of a caller in UTC hour H, per model | after 100 days |
 | ``sg:{m:M}:replicas`` | hash | how to reach each replica | withdrawn, or 3 s silent |
 | ``sg:{m:M}:capacity`` | hash | seats each replica offers | with its replica |
 | ``sg:{m:M}:room`` | zset | seats free on each replica | with its replica |
@@ -24,6 +34,36 @@ whom to wake without a lookup. Channels: ``sg:wake:G``.
 
 TENANTS = "sg:tenants"
 BOOTSTRAP = "sg:bootstrap"
+USERNAMES = "sg:usernames"
+SESSION_SECRET = "sg:session-secret"
+AUDIT = "sg:audit"
+ATTEMPTS = "sg:{a}:attempts"
+SUSPECTS = "sg:{a}:suspects"
+
+
+def tenant_record(tenant: str) -> str:
+    """Return the name of a tenant's record."""
+    return f"sg:{{t:{tenant}}}:tenant"
+
+
+def user_record(tenant: str, name: str) -> str:
+    """Return the name of a user's record."""
+    return f"sg:{{t:{tenant}}}:user:{name}"
+
+
+def user_index(tenant: str) -> str:
+    """Return the name of a tenant's list of users."""
+    return f"sg:{{t:{tenant}}}:users"
+
+
+def revoked(tenant: str, token_id: str) -> str:
+    """Return the name of the mark that a token was revoked."""
+    return f"sg:{{t:{tenant}}}:revoked:{token_id}"
+
+
+def tenant_bucket(tenant: str) -> str:
+    """Return the name of a tenant's requests-per-minute bucket."""
+    return f"sg:{{t:{tenant}}}:tenant-rpm"
 
 
 def key_record(tenant: str, key_id: str) -> str:
@@ -37,7 +77,7 @@ def key_index(tenant: str) -> str:
 
 
 def request_bucket(tenant: str, key_id: str) -> str:
-    """Return the name of a key's requests-per-minute bucket."""
+    """Return the name of a caller's requests-per-minute bucket."""
     return f"sg:{{t:{tenant}}}:rpm:{key_id}"
 
 
