@@ -22,8 +22,9 @@ may call* in ``auth_settings``, what they are made of in ``section``), ``mistake
 with one), ``environment`` (secrets and where data lies), ``ports`` (a free one), ``reaper`` (a
 child process that never outlives us) and ``haproxy`` (the shim in front of HAProxy).
 
-``app`` joins the rooms into one Serve application. ``cli`` starts it on one machine: ``plan`` finds
-what is wrong before anything runs, ``launch`` starts ``serving`` and leaves nothing behind.
+``app`` joins the rooms into one Serve application, ``assembly`` those of *who is calling*. ``cli``
+starts it on one machine: ``plan`` finds what is wrong before anything runs, ``launch`` starts
+``serving`` and leaves nothing behind; ``keyfile`` carries keys in and out.
 """
 
 __version__ = "0.1.0"

@@ -7,21 +7,26 @@
 starts and gives everything back when it ends; a killed one is reaped by the others.
 """
 
+import asyncio
 import logging
+import math
 import os
+import time
 from typing import Any
 
 from ray import serve
 from ray.serve import Application
 
 from serve_app import auth, engine
-from serve_app.environment import Secrets, data_dir
-from serve_app.haproxy import PROXY_KEY_ENV
+from serve_app.assembly import identity_of
+from serve_app.environment import Secrets, data_dir, must_be_local
+from serve_app.haproxy import HOST_ENV, PROXY_KEY_ENV
 from serve_app.ingress import Door, Gate, Relay
 from serve_app.limits import Holds
 from serve_app.queueing import LOOK_BACK_S, REPORT_INTERVAL_S, Line, replicas_for_line, report
 from serve_app.settings import Autoscaling, Model, Settings, deployment_name
 from serve_app.store import Store, store_url
+from serve_app.telemetry import Audit, install
 
 __all__ = ["Gateway", "build", "replicas_for_line"]
 
@@ -31,6 +36,7 @@ NAMELESS_HAPROXY = (
     "a random secret"
 )
 _log = logging.getLogger("sluicegate")
+WARN_EVERY_S = 60.0
 
 
 @serve.ingress(None)
@@ -40,39 +46,57 @@ class Gateway:
     Args:
         settings: the whole of them.
         _models: handles of the model deployments, so that Serve starts those too.
+
+    Raises:
+        SettingsError: authentication is disabled on an address that others can reach, or an
+            issuer's key is unfit.
     """
 
     async def __init__(self, settings: Settings, *_models: Any) -> None:  # type: ignore[misc]
+        install()
         secrets = Secrets.from_environ()
         folder = data_dir(settings.store)
         self._settings = settings
+        disabled = settings.auth.disabled or secrets.disable_auth
+        if disabled:
+            must_be_local(await asyncio.to_thread(_front_host), settings.auth)
         self._store = Store(
             store_url(secrets.store_url or settings.store.url, folder),
             timeout_ms=settings.store.timeout_ms,
         )
         self._relay = Relay(first_byte_timeout_s=settings.gateway.first_byte_timeout_s)
-        static = auth.StaticKeys(secrets.admin_keys, secrets.api_keys)
         holds = Holds(self._store, default_rpm=settings.limits.default.requests_per_minute)
+        audit = Audit(self._store, keep_days=settings.audit.keep_days)
+        self._identity = identity_of(settings, self._store, secrets, audit, os.environ)
         self._line = Line(self._store, [model.name for model in settings.models])
-        self._line.tend_also(holds.pay)
-        if not static:
+        for tend in (holds.pay, audit.pay, self._identity.tend):
+            self._line.tend_also(tend)
+        if disabled:
+            self._line.tend_also(self._warn)
+        elif not (secrets.admin_keys or secrets.api_keys or settings.auth.issuers):
             self._line.tend_also(self._first_admin_key)
-        self._bootstrapped = False
+        self._bootstrapped, self._warned_s = False, -math.inf
         self._gate = Gate(
             settings,
-            static=static,
-            keys=auth.Keys(self._store),
+            identity=self._identity,
             holds=holds,
             line=self._line,
             relay=self._relay,
+            audit=audit,
             proxy_key=secrets.proxy_key,
         )
         if os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") == "1" and not os.environ.get(PROXY_KEY_ENV):
             _log.warning(NAMELESS_HAPROXY)
         await self._line.open()
 
+    async def _warn(self) -> None:
+        """Say once a minute that everyone is let in."""
+        if time.monotonic() - self._warned_s >= WARN_EVERY_S:
+            self._warned_s = time.monotonic()
+            _log.warning("AUTHENTICATION IS DISABLED: everyone who reaches this gate may use it")
+
     async def _first_admin_key(self) -> None:
-        """Make the first admin key, as soon as the store answers."""
+        """Make the first admin key, as soon as the store answers, unless there are users."""
         if self._bootstrapped:
             return
         folder = data_dir(self._settings.store)
@@ -117,8 +141,17 @@ class Gateway:
         """Give everything back; Serve awaits this after the last request."""
         if hasattr(self, "_line"):
             await self._line.close()
+            await self._identity.close()
             await self._relay.close()
             await self._store.close()
+
+
+def _front_host() -> str:
+    """Return the address that the proxy listens on, as far as a gateway can tell."""
+    from ray.serve.context import _get_global_client  # noqa: PLC0415 - Serve has no public way
+
+    told = os.environ.get(HOST_ENV) or _get_global_client().http_config.host
+    return told or "0.0.0.0"  # the widest guess
 
 
 def build(args: dict[str, Any]) -> Application:
@@ -128,6 +161,7 @@ def build(args: dict[str, Any]) -> Application:
         SettingsError: a setting is wrong, or a model's source cannot be there.
     """
     settings = Settings.from_args(args)
+    auth.Issuers(settings.auth.issuers, os.environ)  # a wrong key or secret stops the start
     for model in settings.models:
         engine.check_source(model)
     replicas = [_replicas(model, settings) for model in settings.models]

@@ -189,8 +189,8 @@ class Cors(Section):
     methods: list[str] = ["GET", "POST", "PATCH", "DELETE"]
     """Methods that they may use."""
 
-    headers: list[str] = ["authorization", "content-type", "x-api-key", "x-request-id"]
-    """Request headers that they may send."""
+    headers: list[str] = ["*"]
+    """Request headers that they may send; `*` for all, as browser SDKs send many of their own."""
 
     credentials: bool = False
     """Whether cookies and TLS certificates may come along; never with `*`."""

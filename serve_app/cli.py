@@ -1,18 +1,23 @@
-"""``sluicegate …``: start the gate on this machine.
+"""``sluicegate …``: start the gate on this machine, carry keys in and out.
 
     sluicegate run [--config FILE] [--engine vllm|simulated] [--port N] [--host ADDRESS]
+    sluicegate keys import FILE [--config FILE]      FILE - is the standard input
+    sluicegate keys export [--config FILE]           to the standard output
 
 ``run`` is ``serve run`` with Ray on loopback, the fast proxy, a ready line, and nothing left behind
 however it ends.
 """
 
+import asyncio
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from serve_app.keyfile import export_file, import_file
 from serve_app.launch import run as serve_until_stopped
-from serve_app.plan import CannotStartError, plan
+from serve_app.plan import CannotStartError, plan, settings_of
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -37,6 +42,30 @@ def run(
     except CannotStartError as err:
         raise SystemExit(f"sluicegate: {err}") from None
     raise SystemExit(serve_until_stopped(planned))
+
+
+keys = typer.Typer(no_args_is_help=True, help="Many keys at once; hashes, never secrets.")
+app.add_typer(keys, name="keys")
+ConfigFile = Annotated[Path, typer.Option("--config", help="Ray Serve's config file.")]
+
+
+@keys.command("import")
+def import_keys(file: typer.FileText, config: ConfigFile = Path("serve_config.yaml")) -> None:
+    """Write the keys of a file; those that are there stay as they are."""
+    try:
+        typer.echo(asyncio.run(import_file(settings_of(config), file)))
+    except CannotStartError as err:
+        raise SystemExit(f"sluicegate: {err}") from None
+
+
+@keys.command("export")
+def export_keys(config: ConfigFile = Path("serve_config.yaml")) -> None:
+    """Write every key to the standard output, one a line."""
+    try:
+        count = asyncio.run(export_file(settings_of(config), sys.stdout.write))
+    except CannotStartError as err:
+        raise SystemExit(f"sluicegate: {err}") from None
+    typer.echo(f"{count} keys", err=True)
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""What the environment alone may say: secrets, and where this machine keeps its data."""
+"""What the environment alone may say: secrets, `DISABLE_AUTH`, and where data lies."""
 
 import os
 import re
@@ -9,9 +9,12 @@ from urllib.parse import urlsplit
 
 from pydantic import Field
 
+from serve_app.auth_settings import Auth
 from serve_app.haproxy import usable
 from serve_app.section import Section
 from serve_app.settings import SettingsError, Store
+
+JWT_DOTS = 2
 
 
 class Secrets(Section):
@@ -25,6 +28,7 @@ class Secrets(Section):
     admin_keys: list[str] = Field(default=[], repr=False)
     api_keys: list[str] = Field(default=[], repr=False)
     proxy_key: str | None = Field(default=None, repr=False)
+    disable_auth: bool = False
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str] = os.environ) -> Self:
@@ -34,6 +38,8 @@ class Secrets(Section):
             keys = [key.strip() for key in environ.get(name, "").split(",") if key.strip()]
             if not all(re.fullmatch(r"[!-~]+", key) for key in keys):
                 raise SettingsError(f"{name}: a key may hold printable ASCII only, no spaces")
+            if any(key.count(".") == JWT_DOTS for key in keys):
+                raise SettingsError(f"{name}: a key with two dots would be taken for a JWT")
             return keys
 
         store_url = environ.get("SLUICEGATE_STORE_URL") or None
@@ -52,7 +58,29 @@ class Secrets(Section):
             admin_keys=several("SLUICEGATE_ADMIN_KEY"),
             api_keys=several("SLUICEGATE_API_KEY"),
             proxy_key=proxy_key,
+            disable_auth=_yes_or_no("DISABLE_AUTH", environ),
         )
+
+
+def must_be_local(host: str, auth: Auth) -> None:
+    """Return if authentication may be disabled on ``host``.
+
+    Raises:
+        SettingsError: others can reach it, and nobody said that this is meant.
+    """
+    if host in ("localhost", "::1") or host.startswith("127.") or auth.i_know:
+        return
+    raise SettingsError(
+        f"args.auth.disabled: everyone who reaches {host} could use this gate; listen on 127.0.0.1, "
+        "or set args.auth.i_know to true"
+    )
+
+
+def _yes_or_no(name: str, environ: Mapping[str, str]) -> bool:
+    said = environ.get(name, "").strip().lower()
+    if said not in ("", "0", "1", "false", "true", "no", "yes"):
+        raise SettingsError(f"{name}: say true or false, not '{said[:20]}'")
+    return said in ("1", "true", "yes")
 
 
 def _is_store_url(url: str) -> bool:

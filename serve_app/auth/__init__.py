@@ -1,8 +1,9 @@
-"""Who is calling: find the credential, name the caller, make and revoke keys.
+"""Who is calling: find the credential, judge it, name the caller; keys, tenants, users, tokens.
 
 Words: a *credential* is what a request shows; a *key* is one of ours,
-``sg-<tenant id>-<key id>-<secret><checksum>``; a *caller* is who it turned out to be, with the
-permissions and models it may use.
+``sg-<tenant id>-<key id>-<secret><checksum>``; a *token* is a JWT, of an *issuer* we believe or of
+our own (a *session*); a *caller* is who it turned out to be; a *tenant* owns keys and users; an
+*operator* acts for all tenants.
 
 **Decided: keys carry their tenant and a checksum.** The checksum turns typos and noise away without
 touching the store; the tenant id gives the hash tag, so a key's record and its limits lie side by
@@ -12,33 +13,91 @@ would only slow us.
 **Decided: unknown id and wrong secret look alike**, to the caller and in time: the store compares
 the hash, and both leave by the same line.
 
-**Decided: no cache.** The key's record is read by the call that takes its limits.
+**Decided: no cache of what may change.** The record of a key or user, its tenant's and the mark of
+a revoked token are read by the call that takes its limits. A token's signature cannot change; it is
+judged once.
+
+**Decided: a session says who, never what.** Role, models and class of a user are read from its
+record at each request, so that a change needs no new login.
+
+**Decided: malformed credentials are counted in memory** and reach the store in batches: noise costs
+no store call, and still leads to a block.
+
+**Decided: nobody gives what it lacks.** A key's permissions, models, endpoints, addresses and end
+lie within its maker's, and only a caller that could make a key may rotate it.
 """
 
-from serve_app.auth.bootstrap import first_admin_key, reveal_path
-from serve_app.auth.caller import DEFAULT_TENANT, PERMISSIONS, Caller
-from serve_app.auth.credential import Credential, StaticKeys, find
+from serve_app.auth.attempts import Attempts, subject
+from serve_app.auth.authenticator import LOCAL, Authenticator, identified
+from serve_app.auth.bootstrap import first_admin_key, reveal_path, session_secret
+from serve_app.auth.bulk import export_keys, import_keys
+from serve_app.auth.caller import DEFAULT_TENANT, PERMISSIONS, ROLES, Caller
+from serve_app.auth.claims import Verified
+from serve_app.auth.credential import Credential, How, Kind, Shown, find, in_body, missing
+from serve_app.auth.grant import Known, class_of, rfc3339
+from serve_app.auth.issuers import Issuers
 from serve_app.auth.key import KEY_PREFIX, Key, MadeKey, make, parse
-from serve_app.auth.keys import PAGE_MAX, KeyRecord, KeyRequest, Keys, identify, unknown_key
+from serve_app.auth.key_record import (
+    KeyChange,
+    KeyRecord,
+    KeyRequest,
+    Rotation,
+    identify,
+    unknown_key,
+)
+from serve_app.auth.keys import PAGE_MAX, Keys
+from serve_app.auth.revocations import RevocationRequest, Revocations
+from serve_app.auth.sessions import Sessions
+from serve_app.auth.static import StaticKeys
+from serve_app.auth.tenants import TenantChange, TenantRecord, TenantRequest, Tenants, tenant_of
 
 __all__ = [
     "DEFAULT_TENANT",
     "KEY_PREFIX",
+    "LOCAL",
     "PAGE_MAX",
     "PERMISSIONS",
+    "ROLES",
+    "Attempts",
+    "Authenticator",
     "Caller",
     "Credential",
+    "How",
+    "Issuers",
     "Key",
+    "KeyChange",
     "KeyRecord",
     "KeyRequest",
     "Keys",
+    "Kind",
+    "Known",
     "MadeKey",
+    "RevocationRequest",
+    "Revocations",
+    "Rotation",
+    "Sessions",
+    "Shown",
     "StaticKeys",
+    "TenantChange",
+    "TenantRecord",
+    "TenantRequest",
+    "Tenants",
+    "Verified",
+    "class_of",
+    "export_keys",
     "find",
     "first_admin_key",
+    "identified",
     "identify",
+    "import_keys",
+    "in_body",
     "make",
+    "missing",
     "parse",
     "reveal_path",
+    "rfc3339",
+    "session_secret",
+    "subject",
+    "tenant_of",
     "unknown_key",
 ]

@@ -1,7 +1,7 @@
-"""The first admin key: made once per store, when nobody could log in otherwise.
+"""What is made once per store: the first admin key, and the secret of sessions.
 
-It is written to a file that only the operator's user can read, never to a log: whoever starts the
-gate shows it once and removes the file.
+The key is made when nobody could log in otherwise. It is written to a file that only the operator's
+user can read, never to a log: whoever starts the gate shows it once and removes the file.
 """
 
 import asyncio
@@ -9,12 +9,16 @@ import os
 from pathlib import Path
 
 from serve_app.auth.caller import DEFAULT_TENANT, PERMISSIONS, Caller
-from serve_app.auth.keys import KeyRequest, Keys
+from serve_app.auth.grant import Known
+from serve_app.auth.key_record import KeyRequest
+from serve_app.auth.keys import Keys
+from serve_app.auth.sessions import new_secret
 from serve_app.store import Store, keys
 
 CLAIM_S = 30
 BEING_MADE = "being made"
-_GATE = Caller(DEFAULT_TENANT, "gate", PERMISSIONS, operator=True)
+GATE = Caller(DEFAULT_TENANT, "gate", PERMISSIONS, operator=True)
+"""The gate itself, as it makes the first key."""
 
 
 def reveal_path(folder: Path) -> Path:
@@ -37,8 +41,8 @@ async def first_admin_key(store: Store, folder: Path) -> bool | None:
     """
     if not await store.claim(keys.BOOTSTRAP, BEING_MADE, ttl_s=CLAIM_S):
         return None if await store.text(keys.BOOTSTRAP) in (BEING_MADE, None) else False
-    request = KeyRequest(name="first admin key", permissions=sorted(PERMISSIONS))
-    made, record = await Keys(store).create(request, by=_GATE, operator=True)
+    request = KeyRequest(name="first admin key", permissions=sorted(PERMISSIONS), all_tenants=True)
+    made, record = await Keys(store, Known(())).create(request, by=GATE)
     await asyncio.to_thread(_reveal, folder, made.text)
     await store.keep(keys.BOOTSTRAP, record.id)
     return True
@@ -51,3 +55,15 @@ def _reveal(folder: Path, text: str) -> None:
     path.unlink(missing_ok=True)
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         file.write(text + "\n")
+
+
+async def session_secret(store: Store) -> str:
+    """Return the secret under which all gateways sign sessions; the first that asks makes it.
+
+    Raises:
+        StoreUnavailable: ask again.
+    """
+    made = new_secret()
+    if await store.claim_for_good(keys.SESSION_SECRET, made):
+        return made
+    return await store.text(keys.SESSION_SECRET) or made

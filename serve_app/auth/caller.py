@@ -107,6 +107,41 @@ class Caller:
         if self.networks is not None and not is_within(address, self.networks):
             raise AddressForbidden(f"This caller may not call from {address}.")
 
+    def must_cover(self, other: "Caller") -> None:
+        """Return if this caller may do all that ``other`` may, and from wherever.
+
+        Raises:
+            Forbidden: it may not.
+        """
+        for permission in other.permissions:
+            self.must(permission)
+        narrower = (
+            _covers(self.models, other.models)
+            and _covers(self.endpoints, other.endpoints)
+            and _networks_cover(self.networks, other.networks)
+            and (self.operator or not other.operator)
+            and (not self.expires_ms or 0 < other.expires_ms <= self.expires_ms)
+        )
+        if not narrower:
+            raise Forbidden("This caller may do less than what it asks for.")
+
+
+def _covers(wide: frozenset[str] | None, narrow: frozenset[str] | None) -> bool:
+    return wide is None or (narrow is not None and narrow <= wide)
+
+
+def _networks_cover(wide: tuple[Network, ...] | None, narrow: tuple[Network, ...] | None) -> bool:
+    if wide is None or narrow is None:
+        return wide is None
+    return all(any(lies_in(one, other) for other in wide) for one in narrow)
+
+
+def lies_in(narrow: Network, wide: Network) -> bool:
+    """Return whether every address of ``narrow`` is one of ``wide``."""
+    if isinstance(narrow, IPv4Network):
+        return isinstance(wide, IPv4Network) and narrow.subnet_of(wide)
+    return isinstance(wide, IPv6Network) and narrow.subnet_of(wide)
+
 
 def is_within(address: str, networks: Iterable[Network]) -> bool:
     """Return whether ``address`` lies in one of ``networks``; what is no address does not."""

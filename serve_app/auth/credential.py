@@ -1,110 +1,203 @@
-"""Find the one credential that a request shows, and who it is before the store is asked.
+"""Find the one credential that a request shows. Pure; no store, no clock.
 
-    Authorization: Bearer <key>     the scheme in any case
+    Authorization: Bearer <key or JWT>      the scheme in any case
+    Authorization: <JWT>                    APISIX's jwt-auth callers
     X-API-Key: <key>
+    apikey: <key>                           APISIX's key-auth callers
+    CF-Access-Client-Id: <key id>.access    Cloudflare's service tokens, with
+    CF-Access-Client-Secret: <secret>
+    Cf-Access-Jwt-Assertion: <JWT>          put there by Cloudflare Access
+    {"api_key": <key>}                      in the body, if that is allowed
 
-The first one present decides; a bad one is never rescued by another; two different ones are 400.
-Never from the query string: it ends up in logs.
+Read in this order. The first one present decides; a bad one is never rescued by another; two
+different keys are 400. Never from the query string: it ends up in logs.
+
+A Cloudflare pair's secret is the whole key, or what follows the key's last dash; its id may carry
+the tenant, ``<tenant>-<key id>.access``, and without it means the tenant ``default``.
 """
 
-import hashlib
-import hmac
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 
-from serve_app.auth.caller import CALLER_PERMISSIONS, DEFAULT_TENANT, PERMISSIONS, Caller
-from serve_app.auth.key import KEY_PREFIX, parse
+from serve_app.auth.caller import DEFAULT_TENANT, Caller
+from serve_app.auth.key import KEY_PREFIX
+from serve_app.auth.token import looks_like_jwt
 from serve_app.errors import InvalidKey, InvalidRequest, MissingCredentials
 
-_QUERY_NAMES = frozenset({"api_key", "apikey", "key", "token", "access_token"})
+QUERY_NAMES = frozenset({"api_key", "apikey", "api-key", "key", "token", "access_token"})
 _HOW = "send 'Authorization: Bearer <key>' or 'X-API-Key: <key>'"
+_CLOUDFLARE_ID = re.compile(r"(?:(.+)-)?([0-9A-Za-z]{12})\.access")
+
+
+class How(StrEnum):
+    """Where a credential stood; for the access log."""
+
+    BEARER = "bearer"
+    AUTHORIZATION = "authorization"
+    X_API_KEY = "x-api-key"
+    APIKEY = "apikey"
+    CF_ACCESS = "cf-access"
+    CF_ACCESS_JWT = "cf-access-jwt"
+    BODY = "body"
+    NONE = "none"
+
+
+class Kind(StrEnum):
+    """What proves who a caller is."""
+
+    KEY = "key"
+    """A key's record with the SHA-256 of its secret."""
+
+    USER = "user"
+    """A user's record, and a session that is not older than it allows."""
+
+    VOUCHED = "vouched"
+    """The gateway itself, which knows the caller already."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What a request shows.
+
+    Attributes:
+        how: where it stood.
+        text: the credential; empty if what stood there is none.
+        problem: what is wrong with it then.
+    """
+
+    how: How
+    text: str = field(default="", repr=False)
+    problem: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """A well-formed credential.
+    """A well-formed credential, for the store to judge.
 
     Attributes:
-        sha256: of the secret, for the store to compare; empty if ``vouched`` names the caller.
-        vouched: the caller, if this process knows it already (a static key).
+        how: where it stood.
+        tenant: the tenant it names.
+        key_id: the caller's public id; stands in logs and usage.
+        bucket: names its limit.
+        kind: what proves it.
+        proof: the SHA-256 of the secret shown, or when a session was issued, ms.
+        vouched: the caller, if the gateway knows it already.
+        user: the user's name, if its record decides.
+        token_id: names the mark that the token was revoked; empty if it is none.
+        token_expires_s: when the token ends, s since the epoch; 0 if it is none.
+        requests_per_minute: the caller's limit if no record names one; None for the gate's.
+        tenant_must_exist: whether a tenant without a record is a refusal.
     """
 
+    how: How
     tenant: str
     key_id: str
-    sha256: str = field(default="", repr=False)
+    bucket: str
+    kind: Kind = Kind.VOUCHED
+    proof: str = field(default="", repr=False)
     vouched: Caller | None = None
+    user: str | None = None
+    token_id: str = ""
+    token_expires_s: int = 0
+    requests_per_minute: int | None = None
+    tenant_must_exist: bool = False
 
 
-class StaticKeys:
-    """The keys that the environment holds, for the smallest set-up.
-
-    Args:
-        admin_keys: keys with every permission, from ``SLUICEGATE_ADMIN_KEY``.
-        api_keys: keys that may read models and run inference, from ``SLUICEGATE_API_KEY``.
-    """
-
-    def __init__(self, admin_keys: Iterable[str], api_keys: Iterable[str]) -> None:
-        self._callers: dict[bytes, Caller] = {}
-        for kind, texts, permissions in (
-            ("api", api_keys, CALLER_PERMISSIONS),
-            ("admin", admin_keys, PERMISSIONS),
-        ):
-            for text in texts:
-                digest = hashlib.sha256(text.encode()).digest()
-                key_id = f"static-{kind}-{digest.hex()[:8]}"
-                operator = kind == "admin"
-                self._callers[digest] = Caller(
-                    DEFAULT_TENANT, key_id, permissions, operator=operator
-                )
-
-    def __len__(self) -> int:
-        return len(self._callers)
-
-    def caller(self, text: str) -> Caller | None:
-        """Return whose static key ``text`` is; compares hashes, in the same time for each."""
-        shown = hashlib.sha256(text.encode(errors="replace")).digest()
-        found = None
-        for digest, caller in self._callers.items():
-            if hmac.compare_digest(digest, shown):
-                found = caller
-        return found
-
-
-def find(
-    headers: Iterable[tuple[bytes, bytes]], query: Mapping[str, str], static: StaticKeys
-) -> Credential:
-    """Return the credential of a request; no store call.
+def find(headers: Iterable[tuple[bytes, bytes]]) -> Shown | None:
+    """Return what the headers show; None if nothing.
 
     Raises:
-        MissingCredentials: there is none, or only one in the query string.
-        InvalidKey: it is malformed.
-        InvalidRequest: there are two different ones.
+        InvalidKey: the first place that should hold a credential does not.
+        InvalidRequest: there are two different keys, or one header twice with different values.
     """
-    shown = list(_shown(headers))
-    if len(set(shown)) > 1:
+    found = _in_order(headers)
+    for how in {shown.how for shown in found}:
+        if len({shown.text for shown in found if shown.how is how}) > 1:
+            raise InvalidRequest(f"The request carries two different credentials as '{how}'.")
+    texts = {shown.text for shown in found if shown.text and not looks_like_jwt(shown.text)}
+    if len(texts) > 1:
         raise InvalidRequest("The request carries two different API keys; send one.")
-    if not shown:
-        if _QUERY_NAMES & {name.lower() for name in query}:
-            raise MissingCredentials(
-                f"A key in the query string ends up in logs and is not read; {_HOW}."
-            )
-        raise MissingCredentials(f"No API key given; {_HOW}.")
-    if caller := static.caller(shown[0]):
-        return Credential(caller.tenant, caller.key_id, vouched=caller)
-    key = parse(shown[0])
-    return Credential(key.tenant, key.key_id, key.sha256)
+    if found and found[0].problem:
+        raise InvalidKey(found[0].problem)
+    return found[0] if found else None
 
 
-def _shown(headers: Iterable[tuple[bytes, bytes]]) -> Iterable[str]:
-    """Yield every key that the headers carry."""
+def missing(query: Mapping[str, str]) -> MissingCredentials:
+    """Return the refusal of a request that shows nothing."""
+    if QUERY_NAMES & {name.lower() for name in query}:
+        return MissingCredentials(
+            f"A key in the query string ends up in logs and is not read; {_HOW}."
+        )
+    return MissingCredentials(f"No API key given; {_HOW}.")
+
+
+def in_body(value: object) -> Shown:
+    """Return the credential in a body's ``api_key``.
+
+    Raises:
+        InvalidKey: it is none.
+    """
+    if not isinstance(value, str) or not value:
+        raise InvalidKey(f"'api_key' must be a string that begins with '{KEY_PREFIX}'.")
+    return Shown(How.BODY, value)
+
+
+def _in_order(headers: Iterable[tuple[bytes, bytes]]) -> list[Shown]:
+    """Return every credential of the headers, in the order in which they count."""
+    lines: dict[bytes, list[str]] = {}
     for name, value in headers:
-        text = value.decode("latin-1").strip()
-        if name == b"authorization":
-            scheme, _, rest = text.partition(" ")
-            if scheme.lower() != "bearer" or not rest.strip():
-                raise InvalidKey(f"The Authorization header is not 'Bearer <key>'; {_HOW}.")
-            yield rest.strip()
-        elif name == b"x-api-key":
-            if not text:
-                raise InvalidKey(f"The X-API-Key header is empty; it begins with '{KEY_PREFIX}'.")
-            yield text
+        if name in _NAMES:
+            lines.setdefault(name, []).append(value.decode("latin-1").strip(" \t"))
+    found = [_authorization(text) for text in lines.get(b"authorization", ())]
+    found += [_plain(How.X_API_KEY, text) for text in lines.get(b"x-api-key", ())]
+    found += [_plain(How.APIKEY, text) for text in lines.get(b"apikey", ())]
+    if _CLOUDFLARE & lines.keys():
+        found.append(_cloudflare(*(set(lines.get(name, ())) for name in sorted(_CLOUDFLARE))))
+    return found + [_assertion(text) for text in lines.get(b"cf-access-jwt-assertion", ())]
+
+
+_CLOUDFLARE = frozenset({b"cf-access-client-id", b"cf-access-client-secret"})
+_NAMES = _CLOUDFLARE | {b"authorization", b"x-api-key", b"apikey", b"cf-access-jwt-assertion"}
+
+
+def _authorization(text: str) -> Shown:
+    scheme, _, rest = text.partition(" ")
+    rest = rest.strip(" \t")
+    if scheme.lower() == "bearer" and rest:
+        return Shown(How.BEARER, rest)
+    if not rest and looks_like_jwt(scheme):
+        return Shown(How.AUTHORIZATION, scheme)
+    return Shown(How.BEARER, "", f"The Authorization header is not 'Bearer <key>'; {_HOW}.")
+
+
+def _plain(how: How, text: str) -> Shown:
+    empty = f"The {how} header is empty; a key begins with '{KEY_PREFIX}'."
+    return Shown(how, text, "" if text else empty)
+
+
+def _assertion(text: str) -> Shown:
+    if looks_like_jwt(text):
+        return Shown(How.CF_ACCESS_JWT, text)
+    return Shown(How.CF_ACCESS_JWT, "", "The Cf-Access-Jwt-Assertion header holds no JWT.")
+
+
+def _cloudflare(ids: set[str], secrets: set[str]) -> Shown:
+    """Return the key that a service token's two halves are."""
+    if len(ids) > 1 or len(secrets) > 1:
+        raise InvalidRequest("The request carries two different Cloudflare service tokens.")
+    named = _CLOUDFLARE_ID.fullmatch(*ids) if ids else None
+    if named is None or not secrets:
+        return Shown(
+            How.CF_ACCESS,
+            "",
+            "A Cloudflare service token is 'CF-Access-Client-Id: <key id>.access' and "
+            "'CF-Access-Client-Secret: <secret>'.",
+        )
+    head, (secret,) = f"{KEY_PREFIX}{named[1] or DEFAULT_TENANT}-{named[2]}-", secrets
+    if not secret.startswith(KEY_PREFIX):
+        return Shown(How.CF_ACCESS, head + secret)
+    if f"-{named[2]}-" in secret and (secret.startswith(head) or not named[1]):
+        return Shown(How.CF_ACCESS, secret)
+    return Shown(How.CF_ACCESS, "", "The CF-Access-Client-Id is not that of the key beside it.")

@@ -43,9 +43,9 @@ class MadeKey:
     text: str = field(repr=False)
 
 
-def make(tenant: str) -> MadeKey:
-    """Return a new key of ``tenant``, from the system's random source."""
-    key_id = "".join(secrets.choice(_ALPHABET) for _ in range(12))
+def make(tenant: str, key_id: str | None = None) -> MadeKey:
+    """Return a new key of ``tenant``, from the system's random source; ``key_id`` keeps its id."""
+    key_id = key_id or "".join(secrets.choice(_ALPHABET) for _ in range(12))
     secret = _base62(secrets.randbits(256), 43)
     body = f"sg-{tenant}-{key_id}-{secret}"
     return MadeKey(Key(tenant, key_id, _sha256(secret)), body + _checksum(body))

@@ -1,236 +1,182 @@
-"""Keys over the admin API: create, list, revoke. In force for the very next request."""
+"""Keys over the admin API: create, change, rotate, list, revoke. In force for the next request."""
 
-import json
 import time
-from dataclasses import asdict, dataclass, field, fields
-from datetime import UTC, datetime
-from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, field_validator
-
-from serve_app.auth.caller import CALLER_PERMISSIONS, DEFAULT_TENANT, PERMISSIONS, Caller
-from serve_app.auth.key import TENANT, MadeKey, make
-from serve_app.errors import InvalidKey, NoSuchKey, UnknownTenant
+from serve_app.auth.caller import DEFAULT_TENANT, Caller
+from serve_app.auth.grant import Known, must_be_classes, must_be_givable
+from serve_app.auth.key import MadeKey, make
+from serve_app.auth.key_record import (
+    KeyChange,
+    KeyRecord,
+    KeyRequest,
+    Rotation,
+    changed_record,
+    new_record,
+)
+from serve_app.auth.tenants import Tenants
+from serve_app.errors import InUse, NoSuchKey, UnknownTenant
 from serve_app.store import Store, keys
 
-DAY_MS = 86_400_000
-MAX_RPM = 1_000_000
-MAX_METADATA_BYTES = 4_096
 PAGE_MAX = 1_000
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
-
-
-class Burst(_Strict):
-    """A limit with a burst of its own."""
-
-    limit: StrictInt = Field(ge=0, le=MAX_RPM)
-    burst: StrictInt = Field(ge=1, le=MAX_RPM)
-
-
-class KeyLimits(_Strict):
-    """The limits of one key."""
-
-    requests_per_minute: Annotated[StrictInt, Field(ge=0, le=MAX_RPM)] | Burst | None = None
-
-
-class KeyRequest(_Strict):
-    """The body of ``POST /v1/auth/api-keys``."""
-
-    name: str = Field(min_length=1, max_length=128)
-    tenant: str | None = Field(default=None, pattern=rf"^{TENANT}$")
-    permissions: list[str] | None = Field(default=None, max_length=64)
-    models: list[Annotated[str, Field(max_length=128)]] | None = Field(default=None, max_length=256)
-    limits: KeyLimits = KeyLimits()
-    expires_in_days: StrictInt | None = Field(default=None, ge=1, le=36_500)
-    metadata: dict[str, str | StrictInt | float | StrictBool | None] = {}
-
-    @field_validator("permissions")
-    @classmethod
-    def _known(cls, permissions: list[str] | None) -> list[str] | None:
-        unknown = sorted(set(permissions or []) - PERMISSIONS)
-        if unknown:
-            raise ValueError(
-                f"unknown: {', '.join(unknown)}; known: {', '.join(sorted(PERMISSIONS))}"
-            )
-        return permissions
-
-    @field_validator("metadata")
-    @classmethod
-    def _small(cls, metadata: dict[str, Any]) -> dict[str, Any]:
-        if len(json.dumps(metadata)) > MAX_METADATA_BYTES:
-            raise ValueError(f"larger than {MAX_METADATA_BYTES} bytes")
-        return metadata
-
-
-@dataclass(frozen=True, slots=True)
-class KeyRecord:
-    """What is known of a key; the secret is not."""
-
-    id: str
-    name: str
-    tenant: str
-    permissions: list[str]
-    models: list[str] | None
-    limits: dict[str, Any]
-    created_ms: int
-    expires_ms: int
-    metadata: dict[str, Any] = field(default_factory=dict)
-    operator: bool = False
-
-    @classmethod
-    def from_json(cls, attributes: str) -> Self:
-        """Return the record that :meth:`to_json` wrote."""
-        known = {one.name for one in fields(cls)}
-        told = json.loads(attributes)  # a newer gateway may have written more
-        return cls(**{name: value for name, value in told.items() if name in known})
-
-    def to_json(self) -> str:
-        """Return the record as the store keeps it."""
-        return json.dumps(asdict(self), separators=(",", ":"))
-
-    def public(self) -> dict[str, Any]:
-        """Return the record as the admin API shows it."""
-        shown = asdict(self)
-        created_ms, expires_ms = shown.pop("created_ms"), shown.pop("expires_ms")
-        del shown["operator"]
-        shown["created_at"] = _rfc3339(created_ms)
-        shown["expires_at"] = _rfc3339(expires_ms) if expires_ms else None
-        return shown
-
-    def caller(self) -> Caller:
-        """Return who shows this key."""
-        models = None if self.models is None else frozenset(self.models)
-        return Caller(self.tenant, self.id, frozenset(self.permissions), models, self.operator)
-
-
-def identify(attributes: str) -> Caller:
-    """Return the caller whose key record holds ``attributes``."""
-    return KeyRecord.from_json(attributes).caller()
-
-
-def unknown_key() -> InvalidKey:
-    """Return the one refusal for unknown, wrong, revoked and expired keys."""
-    return InvalidKey(
-        "This API key is unknown, revoked or expired. Ask your operator for a new one."
-    )
+TRIES = 8
 
 
 class Keys:
     """The keys of every tenant, as the admin API changes them."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, store: Store, known: Known) -> None:
+        self._store, self._known = store, known
+        self._tenants = Tenants(store, known)
 
-    async def create(
-        self, request: KeyRequest, *, by: Caller, operator: bool = False
-    ) -> tuple[MadeKey, KeyRecord]:
+    async def create(self, request: KeyRequest, *, by: Caller) -> tuple[MadeKey, KeyRecord]:
         """Make a key and return it with its record; the key's text is not kept.
 
         Raises:
             UnknownTenant: the tenant does not exist, or ``by`` may not act for it.
-            Forbidden: ``by`` would give a permission or model it does not hold itself.
+            InvalidRequest: there is no such class or endpoint.
+            Forbidden: ``by`` would give what it does not hold itself.
             StoreUnavailable: the key may have been written, but nobody knows its text.
         """
         tenant = request.tenant or by.tenant
-        if tenant != by.tenant and not (by.operator and await self._exists(tenant)):
-            raise UnknownTenant(f"There is no tenant '{tenant}'.", param="tenant")
+        await self._must_be_givable(request, tenant, by)
         made = make(tenant)
-        record = _record(made, request, by, operator=operator)
-        await self._write(made, record, request.limits)
+        record = new_record(made.key.key_id, tenant, request, by, _now_ms())
+        if await self._store.run("key_put", *put(record, made.key.sha256)) < 0:
+            raise _unknown(tenant)
         return made, record
 
-    async def _exists(self, tenant: str) -> bool:
-        known = tenant == DEFAULT_TENANT
-        return known or await self._store.has_member(keys.TENANTS, tenant)
+    async def _must_be_givable(
+        self, grant: KeyRequest | KeyChange, tenant: str, by: Caller
+    ) -> None:
+        found = await self._tenants.found(tenant) if by.operator or tenant == by.tenant else None
+        if found is None:
+            raise _unknown(tenant)
+        must_be_classes(grant, self._known, [found.max_class, by.max_class])
+        must_be_givable(grant, by, self._known)
 
-    async def _write(self, made: MadeKey, record: KeyRecord, limits: KeyLimits) -> None:
-        rpm = limits.requests_per_minute
-        limit = rpm.limit if isinstance(rpm, Burst) else rpm
-        burst = rpm.burst if isinstance(rpm, Burst) else rpm
-        key = made.key
-        await self._store.add_member(keys.TENANTS, key.tenant)
-        await self._store.run(
-            "key_put",
-            [keys.key_record(key.tenant, key.key_id), keys.key_index(key.tenant)],
-            [
-                key.key_id,
-                key.sha256,
-                record.to_json(),
-                record.expires_ms,
-                -1 if limit is None else limit,
-                -1 if burst is None else burst,
-            ],
-        )
-
-    async def listed(
-        self, tenant: str, *, by: Caller, after_us: int, size: int
-    ) -> tuple[list[KeyRecord], int]:
-        """Return a page of a tenant's keys, oldest first, and the next cursor; 0 on the last page.
-
-        An operator's keys are shown to operators only.
-
-        Raises:
-            StoreUnavailable: nothing was read.
-        """
-        page = await self._store.run("key_page", [keys.key_index(tenant)], [after_us, size])
-        records = []
-        for key_id in page[::2]:
-            record = await self._record(tenant, key_id)
-            if record is not None and (by.operator or not record.operator):
-                records.append(record)
-        return records, int(page[-1]) if len(page) == 2 * size else 0
-
-    async def _record(self, tenant: str, key_id: str) -> KeyRecord | None:
-        (attributes,) = await self._store.fields(keys.key_record(tenant, key_id), "attributes")
-        return None if attributes is None else KeyRecord.from_json(attributes)
-
-    async def revoke(self, tenant: str, key_id: str, *, by: Caller) -> None:
-        """Revoke a key; its next request is refused.
+    async def get(self, tenant: str, key_id: str, *, by: Caller) -> tuple[KeyRecord, int]:
+        """Return a key's record and when it was last used, ms, to the minute; 0 for never.
 
         Raises:
             NoSuchKey: the tenant has no such key, or it is an operator's and ``by`` is none.
+            StoreUnavailable: nothing was read.
+        """
+        record, used_ms, _ = await self._found(tenant, key_id, by)
+        return record, used_ms
+
+    async def _found(self, tenant: str, key_id: str, by: Caller) -> tuple[KeyRecord, int, str]:
+        name = keys.key_record(tenant, key_id)
+        attributes, used_ms = await self._store.fields(name, "attributes", "used_ms")
+        record = KeyRecord.from_json(attributes) if attributes else None
+        if record is None or attributes is None or (record.operator and not by.operator):
+            raise NoSuchKey(f"There is no key '{key_id[:64]}'.")
+        return record, int(used_ms or 0), attributes
+
+    async def change(
+        self, tenant: str, key_id: str, change: KeyChange, *, by: Caller
+    ) -> tuple[KeyRecord, KeyRecord]:
+        """Change a key for its next request; return what it was and what it is.
+
+        Raises:
+            NoSuchKey: as in :meth:`get`.
+            InvalidRequest: there is no such class or endpoint.
+            Forbidden: ``by`` would give what it does not hold itself.
+            InUse: others change it at the same time; nothing was changed.
+            StoreUnavailable: it may have been changed; ask for it.
+        """
+        await self._must_be_givable(change, tenant, by)
+        for _ in range(TRIES):
+            was, _, attributes = await self._found(tenant, key_id, by)
+            record = changed_record(was, change, change.model_fields_set, by, _now_ms())
+            rpm, burst = record.rpm_and_burst()
+            done = await self._store.run(
+                "key_change",
+                [keys.key_record(tenant, key_id)],
+                [attributes, record.to_json(), record.expires_ms, rpm, burst],
+            )
+            if done > 0:
+                return was, record
+        raise InUse("Others are changing this key; try again.")
+
+    async def rotate(
+        self, tenant: str, key_id: str, rotation: Rotation, *, by: Caller
+    ) -> tuple[MadeKey, KeyRecord, int]:
+        """Give a key a new secret; return it, the record, and when the old one ends, ms.
+
+        Raises:
+            NoSuchKey: as in :meth:`get`.
+            Forbidden: the key may do what ``by`` may not.
+            StoreUnavailable: the old secret may have ended, and nobody knows the new one.
+        """
+        record, _, _ = await self._found(tenant, key_id, by)
+        by.must_cover(record.caller())
+        made = make(tenant, key_id)
+        until_ms = await self._store.run(
+            "key_rotate",
+            [keys.key_record(tenant, key_id)],
+            [made.key.sha256, rotation.overlap_s * 1_000],
+        )
+        if until_ms < 0:
+            raise NoSuchKey(f"There is no key '{key_id[:64]}'.")
+        return made, record, int(until_ms)
+
+    async def listed(
+        self, tenant: str, *, by: Caller, after: str, size: int
+    ) -> tuple[list[tuple[KeyRecord, int]], str]:
+        """Return a page of a tenant's keys, oldest first, and the next cursor, empty at the end.
+
+        Each with when it was last used, ms. An operator's keys are shown to operators only.
+
+        Raises:
+            InvalidRequest: ``after`` is no cursor.
+            StoreUnavailable: nothing was read.
+        """
+        page, following = await self._store.page(keys.key_index(tenant), after, size)
+        names = [keys.key_record(tenant, key_id) for key_id in page]
+        told = await self._store.fields_of(names, "attributes", "used_ms")
+        found = [
+            (KeyRecord.from_json(attributes), int(used_ms or 0))
+            for attributes, used_ms in told
+            if attributes
+        ]
+        records = [one for one in found if by.operator or not one[0].operator]
+        return records, following
+
+    async def revoke(self, tenant: str, key_id: str, *, by: Caller) -> KeyRecord:
+        """Revoke a key; its next request is refused. Return what it was.
+
+        Raises:
+            NoSuchKey: as in :meth:`get`.
             StoreUnavailable: it may or may not be revoked; call again.
         """
-        record = await self._record(tenant, key_id)
-        if record is not None and record.operator and not by.operator:
-            raise NoSuchKey(f"There is no key '{key_id}'.")
-        there = await self._store.run(
+        record, _, _ = await self._found(tenant, key_id, by)
+        await self._store.run(
             "key_drop", [keys.key_record(tenant, key_id), keys.key_index(tenant)], [key_id]
         )
-        if not there:
-            raise NoSuchKey(f"There is no key '{key_id}'.")
+        return record
 
 
-def _record(made: MadeKey, request: KeyRequest, by: Caller, *, operator: bool) -> KeyRecord:
-    """Return the record of a new key, if ``by`` may give what it grants."""
-    permissions = sorted(
-        set(CALLER_PERMISSIONS if request.permissions is None else request.permissions)
-    )
-    for permission in permissions:
-        by.must(permission)
-    models = request.models
-    if models is None and by.models is not None:
-        models = sorted(by.models)
-    for model in models or ():
-        by.must_use(model)
-    now_ms = time.time_ns() // 1_000_000
-    days = request.expires_in_days
-    return KeyRecord(
-        id=made.key.key_id,
-        name=request.name,
-        tenant=made.key.tenant,
-        permissions=permissions,
-        models=models,
-        limits=request.limits.model_dump(exclude_none=True),
-        created_ms=now_ms,
-        expires_ms=now_ms + days * DAY_MS if days else 0,
-        metadata=request.metadata,
-        operator=operator,
-    )
+def put(
+    record: KeyRecord, sha256: str, made_us: int = 0
+) -> tuple[list[str], list[str | int | float]]:
+    """Return the keys and arguments of the step that writes ``record``."""
+    tenant = record.tenant
+    rpm, burst = record.rpm_and_burst()
+    names = [
+        keys.key_record(tenant, record.id),
+        keys.key_index(tenant),
+        keys.tenant_record(tenant),
+    ]
+    must_exist = int(tenant != DEFAULT_TENANT)
+    attributes = record.to_json()
+    args: list[str | int | float]
+    args = [record.id, sha256, attributes, record.expires_ms, rpm, burst, must_exist, made_us]
+    return names, args
 
 
-def _rfc3339(at_ms: int) -> str:
-    return datetime.fromtimestamp(at_ms / 1_000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+def _unknown(tenant: str) -> UnknownTenant:
+    return UnknownTenant(f"There is no tenant '{tenant}'.", param="tenant")
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

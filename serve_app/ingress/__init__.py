@@ -13,13 +13,16 @@ changed by appending members at its end, where a JSON object's last mention wins
 **Decided: the client's address is believed only from our own proxy.** The HAProxy shim appends the
 true peer and a secret; without that secret an ``X-Forwarded-For`` is what a stranger wrote.
 
+**Decided: a route declares its permission beside its handler**, in :mod:`serve_app.ingress.routes`;
+what is declared for no path, an unknown route or a wrong method included, needs a caller.
+
 **Decided: one place turns errors into replies**, :mod:`serve_app.ingress.door`; it alone catches
 what nobody foresaw.
 """
 
 from serve_app.ingress.door import Door
-from serve_app.ingress.gate import Gate
+from serve_app.ingress.gate import Gate, Identity
 from serve_app.ingress.relay import Relay
-from serve_app.ingress.routes import TABLE
+from serve_app.ingress.routes import ENDPOINTS, TABLE
 
-__all__ = ["TABLE", "Door", "Gate", "Relay"]
+__all__ = ["ENDPOINTS", "TABLE", "Door", "Gate", "Identity", "Relay"]

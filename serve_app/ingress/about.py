@@ -2,16 +2,19 @@
 
 from typing import Any
 
-from serve_app.auth import Caller
+from serve_app.auth import Caller, rfc3339
 from serve_app.errors import NoSuchModel
+from serve_app.ingress.admission import class_served, span
+from serve_app.ingress.asked import NO_STORE
 from serve_app.ingress.exchange import Exchange
 from serve_app.ingress.gate import Gate
 from serve_app.settings import Model
 
 
-async def health(_gate: Gate, exchange: Exchange) -> None:
-    """Answer that this gateway lives."""
-    await exchange.reply(200, {"status": "ok"})
+async def health(gate: Gate, exchange: Exchange) -> None:
+    """Answer that this gateway lives, and whether it lets everyone in."""
+    open_to_all = {"auth": "disabled"} if gate.identity.authenticator.disabled else {}
+    await exchange.reply(200, {"status": "ok", **open_to_all})
 
 
 async def ready(gate: Gate, exchange: Exchange) -> None:
@@ -53,6 +56,36 @@ async def model(gate: Gate, exchange: Exchange, caller: Caller) -> None:
         raise NoSuchModel(f"The model '{name[:128]}' does not exist.", param="model")
     caller.must_use(name)
     await exchange.reply(200, _shown(gate.models[name]))
+
+
+async def whoami(gate: Gate, exchange: Exchange, caller: Caller) -> None:
+    """Tell the caller who it is, what it may do and what is left of its limit."""
+    held, credential = exchange.held, exchange.credential
+    assert held is not None
+    assert credential is not None
+    left = {
+        "scope": held.scope,
+        "limit": held.limit_rpm,
+        "remaining": held.remaining,
+        "reset": span(held.reset_after_us),
+    }
+    cidrs = caller.networks
+    said = {
+        "id": caller.key_id,
+        "credential": credential.how,
+        "tenant": caller.tenant,
+        "all_tenants": caller.operator,
+        "permissions": sorted(caller.permissions),
+        "models": None if caller.models is None else sorted(caller.models),
+        "endpoints": None if caller.endpoints is None else sorted(caller.endpoints),
+        "allowed_addresses": None if cidrs is None else [str(cidr) for cidr in cidrs],
+        "class": class_served(gate, caller, held).name,
+        "max_class": caller.max_class,
+        "weight": caller.weight,
+        "expires_at": rfc3339(caller.expires_ms),
+        "limits": {"requests_per_minute": left},
+    }
+    await exchange.reply(200, said, NO_STORE)
 
 
 def _shown(model: Model) -> dict[str, Any]:

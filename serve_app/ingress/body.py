@@ -34,6 +34,25 @@ def json_object(raw: bytes) -> dict[str, Any]:
     return value
 
 
+def without(raw: bytes, name: str) -> tuple[bytes, dict[str, Any]]:
+    """Return the JSON object ``raw`` written anew without its member ``name``, and what it holds.
+
+    Raises:
+        InvalidRequest: it has that member twice.
+    """
+    pairs: list[tuple[str, Any]] = []
+
+    def noted(found: list[tuple[str, Any]]) -> dict[str, Any]:
+        pairs[:] = found  # the outermost object is the last to be done
+        return dict(found)
+
+    fields = json.loads(raw, object_pairs_hook=noted)
+    if sum(key == name for key, _ in pairs) > 1:
+        raise InvalidRequest(f"The body carries '{name}' twice; send one.", param=name)
+    del fields[name]
+    return json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode(), fields
+
+
 def depth(raw: bytes) -> int:
     """Return how deep the brackets of ``raw`` are nested; of invalid JSON, at least as deep."""
     if raw.count(b"[") + raw.count(b"{") <= MAX_DEPTH:

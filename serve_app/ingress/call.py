@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from serve_app.auth import Caller
 from serve_app.errors import InvalidRequest, NoSuchModel
 from serve_app.settings import Model
 
@@ -30,6 +31,17 @@ class Call:
     streaming: bool
     wants_usage: bool
     input_estimate: int
+
+    def must_be_allowed(self, caller: Caller) -> None:
+        """Return if ``caller`` may make this call.
+
+        Raises:
+            Forbidden: it may not stream, not use this endpoint, or not this model.
+        """
+        if self.streaming:
+            caller.must("use_streaming")
+        caller.must_reach(self.path)
+        caller.must_use(self.model.name)
 
 
 def read(path: str, raw: bytes, fields: dict[str, Any], models: Mapping[str, Model]) -> Call:

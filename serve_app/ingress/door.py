@@ -7,16 +7,32 @@ import asyncio
 import logging
 import time
 
+from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Router
+from starlette.types import ASGIApp
 
 from serve_app.errors import GateError, Internal, NoSuchRoute
 from serve_app.ingress import refusals
+from serve_app.ingress.admission import admitted
 from serve_app.ingress.exchange import Exchange, Receive, Scope, Send
 from serve_app.ingress.gate import Gate
 from serve_app.ingress.routes import routes
+from serve_app.settings import Cors
 
 _log = logging.getLogger("sluicegate")
 CLIENT_GONE = 499
+EXPOSED = (
+    "retry-after",
+    "retry-after-ms",
+    "x-queue-time-ms",
+    "x-ratelimit-limit-requests",
+    "x-ratelimit-remaining-requests",
+    "x-ratelimit-reset-requests",
+    "x-refused-by",
+    "x-request-id",
+    "x-served-class",
+)
+"""Reply headers that a web page of an allowed origin may read."""
 
 
 class Door:
@@ -24,7 +40,8 @@ class Door:
 
     def __init__(self, gate: Gate) -> None:
         self._gate = gate
-        self._router = Router(routes(gate), default=_no_such_route, redirect_slashes=False)
+        self._router = Router(routes(gate), default=self._nowhere, redirect_slashes=False)
+        self._cors = _within_cors(self._routed, gate.settings.cors)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; nothing escapes but the client's own leaving."""
@@ -36,28 +53,43 @@ class Door:
             await self._answer(Exchange(scope, receive, send))
 
     async def _answer(self, exchange: Exchange) -> None:
+        """Answer within CORS, so that a refusal carries its headers too; log, however it ends."""
         exchange.scope["exchange"] = exchange
-        code = None
         try:
-            await self._router(exchange.scope, exchange.receive, exchange.send)
+            if exchange.header("origin") is None:
+                await self._routed(exchange.scope, exchange.receive, exchange.send)
+            else:
+                send = exchange.send_theirs if _is_preflight(exchange) else exchange.send
+                await self._cors(exchange.scope, exchange.receive, send)
+        finally:
+            self._note(exchange)
+
+    async def _routed(self, scope: Scope, receive: Receive, send: Send) -> None:
+        exchange: Exchange = scope["exchange"]
+        exchange.send = send
+        try:
+            await self._router(scope, receive, send)
         except GateError as err:
-            code = err.code
+            exchange.code = err.code
             await _refuse(exchange, err)
         except ConnectionError:
-            code, exchange.status = "client_gone", CLIENT_GONE
+            exchange.code, exchange.status = "client_gone", CLIENT_GONE
         except asyncio.CancelledError:
-            code, exchange.status = "client_gone", CLIENT_GONE
+            exchange.code, exchange.status = "client_gone", CLIENT_GONE
             raise
         except Exception:
-            code = Internal.code
+            exchange.code = Internal.code
             _log.exception("request %s failed", exchange.request_id)
             await _refuse(
                 exchange, Internal(f"Something broke here; quote request {exchange.request_id}.")
             )
-        finally:
-            self._note(exchange, code)
 
-    def _note(self, exchange: Exchange, code: str | None) -> None:
+    async def _nowhere(self, scope: Scope, _receive: Receive, _send: Send) -> None:
+        """Say that there is no such route, to whoever may know what routes there are."""
+        async with admitted(self._gate, scope["exchange"]):
+            raise NoSuchRoute(f"There is no route '{scope['path'][:200]}'.")
+
+    def _note(self, exchange: Exchange) -> None:
         self._gate.access_log.write(
             {
                 "request_id": exchange.request_id,
@@ -65,7 +97,7 @@ class Door:
                 "method": exchange.method,
                 "route": exchange.scope.get("route_path", ""),
                 "status": exchange.status,
-                "code": code,
+                "code": exchange.code,
                 **exchange.notes,
                 "bytes_out": exchange.bytes_out,
                 "total_ms": round((time.perf_counter() - exchange.began_s) * 1_000, 3),
@@ -73,18 +105,33 @@ class Door:
         )
 
 
+def _within_cors(app: ASGIApp, settings: Cors) -> CORSMiddleware:
+    """Return ``app`` within the rules; a preflight is answered before anybody is identified."""
+    return CORSMiddleware(
+        app,
+        allow_origins=settings.origins,
+        allow_methods=settings.methods,
+        allow_headers=settings.headers,
+        allow_credentials=settings.credentials,
+        max_age=settings.max_age_s,
+        expose_headers=EXPOSED,
+    )
+
+
+def _is_preflight(exchange: Exchange) -> bool:
+    asks = exchange.header("access-control-request-method") is not None
+    return asks and exchange.method == "OPTIONS"
+
+
 async def _refuse(exchange: Exchange, err: GateError) -> None:
     """Send the refusal; into a stream that has begun, as its last event."""
     if not exchange.started:
-        await exchange.reply(err.status, refusals.body(err), refusals.headers(err))
+        body = refusals.body(err, exchange.path)
+        await exchange.reply(err.status, body, refusals.headers(err))
     elif exchange.streaming:
         await exchange.write(refusals.event(err), more=False)
     else:
         raise ConnectionAbortedError("the reply broke off") from err
-
-
-async def _no_such_route(scope: Scope, _receive: Receive, _send: Send) -> None:
-    raise NoSuchRoute(f"There is no route '{scope['path'][:200]}'.")
 
 
 async def _lifespan(receive: Receive, send: Send) -> None:

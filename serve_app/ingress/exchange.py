@@ -13,6 +13,7 @@ from urllib.parse import parse_qsl
 from serve_app.auth import Credential
 from serve_app.errors import BodyTooLarge, InvalidRequest, WrongMediaType
 from serve_app.ingress.body import json_object
+from serve_app.limits import Hold
 from serve_app.settings import Model
 
 Scope = MutableMapping[str, Any]
@@ -35,6 +36,10 @@ class Exchange:
         request_id: the client's ``x-request-id`` if it is safe, else a new one.
         notes: fields for the access log.
         credential: what the request shows, once it was found.
+        code: the refusal's, if it was one.
+        held: what the store said of the caller, once it was asked.
+        address: where it comes from, once that was told.
+        body: the body's bytes and the object in them, once they were read.
         headers_out: headers that every reply of this exchange carries.
         started: whether the reply has begun.
         streaming: whether the reply is an event stream.
@@ -48,9 +53,13 @@ class Exchange:
         self.started = False
         self.streaming = False
         self.status = 0
+        self.code: str | None = None
         self.bytes_out = 0
         self.notes: dict[str, Any] = {}
         self.credential: Credential | None = None
+        self.held: Hold | None = None
+        self.address: str | None = None
+        self.body: tuple[bytes, dict[str, Any]] | None = None
         given = self.header("x-request-id") or ""
         self.settle_id = secrets.token_hex(12)
         self.request_id = given if _SAFE_ID.fullmatch(given) else f"req-{self.settle_id}"
@@ -93,6 +102,11 @@ class Exchange:
             BodyTooLarge: more than ``max_bytes``; the rest was not read.
             InvalidRequest: it is not one JSON object, or nested deeper than 64.
         """
+        if self.body is None:
+            self.body = await self._json_body(max_bytes)
+        return self.body
+
+    async def _json_body(self, max_bytes: int) -> tuple[bytes, dict[str, Any]]:
         media = (self.header("content-type") or "").partition(";")[0].strip().lower()
         if media != "application/json":
             raise WrongMediaType(f"Send 'Content-Type: application/json', not '{media[:60]}'.")
@@ -160,6 +174,14 @@ class Exchange:
             for name, value in {**self.headers_out, **headers}.items()
         ]
         await self.send({"type": "http.response.start", "status": status, "headers": lines})
+
+    async def send_theirs(self, message: MutableMapping[str, Any]) -> None:
+        """Send on what somebody else answers, with the headers that every reply carries."""
+        if message["type"] == "http.response.start":
+            self.started, self.status = True, message["status"]
+            ours = [(name.encode(), value.encode()) for name, value in self.headers_out.items()]
+            message["headers"] = [*message["headers"], *ours]
+        await self.send(message)
 
     async def write(self, chunk: bytes, *, more: bool = True) -> None:
         """Send a piece of the body; ``more=False`` ends the reply."""

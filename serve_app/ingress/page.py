@@ -10,9 +10,10 @@
 import asyncio
 
 from serve_app.errors import UpstreamFailed
+from serve_app.ingress.admission import Bill, admitted, asked
 from serve_app.ingress.call import Call
 from serve_app.ingress.exchange import Exchange
-from serve_app.ingress.gate import Bill, Gate
+from serve_app.ingress.gate import Gate
 from serve_app.ingress.passing import passed_on
 
 ATTEMPTS, BACKOFF_S = 3, 0.5
@@ -20,14 +21,12 @@ ATTEMPTS, BACKOFF_S = 3, 0.5
 
 async def inference(gate: Gate, exchange: Exchange) -> None:
     """Answer one inference request; raises GateError, when a stream broke also in its middle."""
-    call, mistake = await gate.asked(exchange)
-    async with gate.admitted(exchange, call) as bill:
+    call, mistake = await asked(gate, exchange)
+    async with admitted(gate, exchange, call) as bill:
         bill.caller.must("run_inference")
         if mistake or call is None:
             raise mistake or AssertionError("a call or a mistake")
-        if call.streaming:
-            bill.caller.must("use_streaming")
-        bill.caller.must_use(call.model.name)
+        call.must_be_allowed(bill.caller)
         await seated(gate, exchange, call, bill)
 
 
@@ -38,7 +37,7 @@ async def seated(gate: Gate, exchange: Exchange, call: Call, bill: Bill) -> None
         await asyncio.sleep(BACKOFF_S * (attempt - 1))  # a dead replica is withdrawn meanwhile
         async with gate.line.seat(
             call.model.name,
-            gate.queue_class,
+            bill.queue_class,
             arrived_us=arrived_us,
             waited_ms=waited_ms,
             avoid=avoid,

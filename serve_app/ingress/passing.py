@@ -3,9 +3,9 @@
 from http import HTTPStatus
 
 from serve_app.errors import UpstreamFailed
+from serve_app.ingress.admission import Bill
 from serve_app.ingress.call import Call
 from serve_app.ingress.exchange import Exchange
-from serve_app.ingress.gate import Bill
 from serve_app.ingress.relay import Upstream
 from serve_app.ingress.usage import JsonUsage, StreamUsage
 from serve_app.limits import Outcome

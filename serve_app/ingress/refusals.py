@@ -1,4 +1,4 @@
-"""Turn a refusal into a reply: status, body in OpenAI's shape, headers that clients obey."""
+"""Turn a refusal into a reply: status, body in its dialect's shape, headers that clients obey."""
 
 import json
 import math
@@ -6,9 +6,23 @@ from typing import Any
 
 from serve_app.errors import GateError, Unauthenticated, WrongMethod
 
+SERVER_ERROR = 500
+_OTHERS = ("api_error", "invalid_request_error")
+_ANTHROPIC = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+}
 
-def body(err: GateError) -> dict[str, Any]:
-    """Return the error object of a reply."""
+
+def body(err: GateError, path: str = "") -> dict[str, Any]:
+    """Return the error object of a reply to ``path``, in the shape that its clients read."""
+    if path.removeprefix("/api").startswith("/v1/messages"):
+        kind = _ANTHROPIC.get(err.status, _OTHERS[err.status < SERVER_ERROR])
+        return {"type": "error", "error": {"type": kind, "message": str(err)}}
     return {
         "error": {
             "message": str(err),

@@ -1,7 +1,8 @@
 """The routes: path, method, permission, handler. Everything is also under ``/api``.
 
-``OPEN`` needs no caller; ``PAGE`` is admitted on the request page, with its cost; every other
-permission is checked here before the handler runs.
+``OPEN`` needs no caller; ``PAGE`` is admitted on the request page, with its cost; ``ANY`` is every
+caller; each other permission is checked here before the handler runs. A wrong method is told only
+to a caller.
 """
 
 from collections.abc import Awaitable, Callable
@@ -11,12 +12,13 @@ from starlette.routing import Route
 
 from serve_app.auth import Caller
 from serve_app.errors import WrongMethod
-from serve_app.ingress import about, admin
+from serve_app.ingress import about, accounts, admin, records, tenancy
+from serve_app.ingress.admission import admitted
 from serve_app.ingress.exchange import Exchange, Receive, Scope, Send
 from serve_app.ingress.gate import Gate
 from serve_app.ingress.page import inference
 
-OPEN, PAGE = "", "run_inference"
+OPEN, PAGE, ANY = "", "run_inference", "caller"
 
 OpenHandler = Callable[[Gate, Exchange], Awaitable[None]]
 CallerHandler = Callable[[Gate, Exchange, Caller], Awaitable[None]]
@@ -42,10 +44,32 @@ TABLE = (
     Entry("POST", "/v1/chat/completions", PAGE, inference, "/v1/chat/completions"),
     Entry("POST", "/v1/completions", PAGE, inference, "/v1/completions"),
     Entry("POST", "/completions", PAGE, inference, "/v1/completions"),
+    Entry("POST", "/v1/auth/login", OPEN, accounts.login),
+    Entry("POST", "/v1/auth/visitor", OPEN, accounts.visitor),
+    Entry("POST", "/v1/auth/logout", ANY, accounts.logout),
+    Entry("POST", "/v1/auth/password", ANY, accounts.change_password),
+    Entry("GET", "/v1/auth/whoami", ANY, about.whoami),
     Entry("POST", "/v1/auth/api-keys", "manage_keys", admin.create_key),
     Entry("GET", "/v1/auth/api-keys", "manage_keys", admin.list_keys),
+    Entry("GET", "/v1/auth/api-keys/{key_id}", "manage_keys", admin.get_key),
+    Entry("PATCH", "/v1/auth/api-keys/{key_id}", "manage_keys", admin.change_key),
     Entry("DELETE", "/v1/auth/api-keys/{key_id}", "manage_keys", admin.revoke_key),
+    Entry("POST", "/v1/auth/api-keys/{key_id}/rotate", "manage_keys", admin.rotate_key),
+    Entry("POST", "/v1/auth/revocations", "manage_users", accounts.revoke_token),
+    Entry("POST", "/v1/auth/users", "manage_users", accounts.create_user),
+    Entry("GET", "/v1/auth/users", "manage_users", accounts.list_users),
+    Entry("GET", "/v1/auth/users/{name}", "manage_users", accounts.get_user),
+    Entry("PATCH", "/v1/auth/users/{name}", "manage_users", accounts.update_user),
+    Entry("DELETE", "/v1/auth/users/{name}", "manage_users", accounts.remove_user),
+    Entry("POST", "/v1/tenants", "manage_users", tenancy.create_tenant),
+    Entry("GET", "/v1/tenants", "manage_users", tenancy.list_tenants),
+    Entry("GET", "/v1/tenants/{tenant}", "manage_users", tenancy.get_tenant),
+    Entry("PATCH", "/v1/tenants/{tenant}", "manage_users", tenancy.change_tenant),
+    Entry("DELETE", "/v1/tenants/{tenant}", "manage_users", tenancy.remove_tenant),
+    Entry("GET", "/v1/audit", "view_audit_logs", records.list_audit),
 )
+ENDPOINTS = frozenset(entry.engine_path for entry in TABLE if entry.permission == PAGE)
+"""The inference paths that a key may be confined to."""
 
 
 def routes(gate: Gate) -> list[Route]:
@@ -72,12 +96,14 @@ class _Methods:
         method = "GET" if exchange.method == "HEAD" else exchange.method
         entry = self._entries.get(method)
         if entry is None:
-            allow = ", ".join(sorted(self._entries))
-            raise WrongMethod(f"{self._path} takes {allow}.", allow=allow)
+            async with admitted(self._gate, exchange):
+                allow = ", ".join(sorted(self._entries))
+                raise WrongMethod(f"{self._path} takes {allow}.", allow=allow)
         scope["engine_path"] = entry.engine_path
         if entry.permission in (OPEN, PAGE):
             await entry.handler(self._gate, exchange)  # type: ignore[call-arg]
         else:
-            async with self._gate.admitted(exchange) as bill:
-                bill.caller.must(entry.permission)
+            async with admitted(self._gate, exchange) as bill:
+                if entry.permission != ANY:
+                    bill.caller.must(entry.permission)
                 await entry.handler(self._gate, exchange, bill.caller)  # type: ignore[call-arg]

@@ -1,17 +1,32 @@
 """How much: may this caller send this request now, and what did it use?
 
 Words: a *rate* refills evenly; its *bucket* lies in the store as one number (TAT, the time at
-which it will be full again); a *hold* is what one request took; *settling* a hold writes down the
-real use or gives the hold back, once.
+which it will be full again); a *claim* is who somebody says to be; a *hold* is what one request
+took from the buckets of its caller and its tenant; *settling* a hold writes down the real use or
+gives the hold back, once.
 
 **Decided: GCRA**, not windows or counters. One number per bucket, exact at any moment, no burst at
 a window's edge, and the wait it names is true.
 
-**Decided: the key's record rides in the hold's call.** Who the caller is and whether it may go on
-are read in one atomic step, so a revoked key never meets a cached limit.
+**Decided: the record that proves a claim rides in the hold's call**, with the tenant's record and
+the mark of a revoked token. Who the caller is and whether it may go on are read in one atomic
+step, so a revoked key, a disabled user or a changed limit never meets a cached one.
 """
 
-from serve_app.limits.gcra import Decision, Rate, give_back, take
-from serve_app.limits.hold import Hold, Holds, Outcome, Usage
+from serve_app.limits.gcra import Decision, Rate, give_back, take, take_all
+from serve_app.limits.hold import Claim, Hold, Holds, Outcome, State, Taken, Usage
 
-__all__ = ["Decision", "Hold", "Holds", "Outcome", "Rate", "Usage", "give_back", "take"]
+__all__ = [
+    "Claim",
+    "Decision",
+    "Hold",
+    "Holds",
+    "Outcome",
+    "Rate",
+    "State",
+    "Taken",
+    "Usage",
+    "give_back",
+    "take",
+    "take_all",
+]

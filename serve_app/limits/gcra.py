@@ -10,8 +10,9 @@
 Source: GCRA (ITU-T I.371); the words follow the README of brandur/redis-cell.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, inf
 from typing import Self
 
 MINUTE_US = 60_000_000
@@ -69,6 +70,28 @@ def take(tat_us: int, now_us: int, rate: Rate, cost: int) -> tuple[Decision, int
     left = (rate.burst * rate.interval_us - (tat_us - now_us)) // rate.interval_us
     wait_us = -1 if cost > rate.burst else -room_us
     return Decision(False, max(left, 0), wait_us, tat_us - now_us), tat_us
+
+
+def take_all(
+    buckets: Sequence[tuple[int, Rate]], now_us: int, cost: int
+) -> tuple[Decision, int, list[int]]:
+    """Spend ``cost`` in every bucket or in none.
+
+    Returns the decision of the tightest bucket, which one that is, and each bucket's new
+    ``tat_us``. The tightest: of those that refuse, the one that refuses longest; if none does,
+    the one with least left; of equals the first.
+    """
+    told = [take(tat_us, now_us, rate, cost) for tat_us, rate in buckets]
+    allowed = all(decision.allowed for decision, _ in told)
+
+    def looseness(index: int) -> tuple[bool, float]:
+        said = told[index][0]
+        wait_us = inf if said.retry_after_us < 0 else said.retry_after_us
+        return (said.allowed, said.remaining if said.allowed else -wait_us)
+
+    tightest = min(range(len(told)), key=looseness)
+    tats = [new if allowed else old for (old, _), (_, new) in zip(buckets, told, strict=True)]
+    return told[tightest][0], tightest, tats
 
 
 def give_back(tat_us: int, now_us: int, rate: Rate, taken_tat_us: int) -> int:

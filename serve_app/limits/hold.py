@@ -1,7 +1,7 @@
 """Hold a place in every limit of a request, and settle it once.
 
     hold    ── allowed ──→ the request runs ──→ settle(used)      real use is written down
-       └──── refused: nothing was taken              └─→ settle(returned)  the bucket is as before
+       └──── refused: nothing was taken              └─→ settle(returned)  the buckets are as before
 
 An outcome decides what settling does; there is no third way out of a hold.
 """
@@ -9,6 +9,7 @@ An outcome decides what settling does; there is no third way out of a hold.
 from collections import deque
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Protocol
 
 from serve_app.errors import StoreUnavailable
 from serve_app.store import Store, keys
@@ -19,35 +20,94 @@ OWED_MAX = 100_000
 HOUR_US = 3_600_000_000
 
 
+class Claim(Protocol):
+    """Who somebody says to be, for the store to judge."""
+
+    @property
+    def tenant(self) -> str:
+        """The tenant."""
+
+    @property
+    def key_id(self) -> str:
+        """The caller's public id; names its usage."""
+
+    @property
+    def bucket(self) -> str:
+        """Names its limit."""
+
+    @property
+    def kind(self) -> str:
+        """What proves it: a ``key``, a ``user``'s session, or the gateway has ``vouched``."""
+
+    @property
+    def proof(self) -> str:
+        """The SHA-256 of the secret shown, or when the session was issued, ms."""
+
+    @property
+    def user(self) -> str | None:
+        """The user's name, if its record decides."""
+
+    @property
+    def token_id(self) -> str:
+        """Names the mark that the token was revoked; empty if there is no token."""
+
+    @property
+    def requests_per_minute(self) -> int | None:
+        """The caller's limit if no record names one; None for the gate's default."""
+
+    @property
+    def tenant_must_exist(self) -> bool:
+        """Whether a tenant without a record is a refusal."""
+
+
+class State(StrEnum):
+    """What the store says of a claim."""
+
+    KNOWN = "known"
+    UNKNOWN = "unknown"
+    REVOKED = "revoked"
+    NO_TENANT = "no_tenant"
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What a hold took from one bucket; ``interval_us`` 0 is nothing."""
+
+    interval_us: int = 0
+    tat_us: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class Hold:
     """What the store said of one caller and one request.
 
     Attributes:
-        known: whether the key exists, has this secret and has not expired.
-        attributes: the key's attributes as JSON; empty for a caller without a record.
+        claim: who it was about.
+        state: whether the caller is who it says to be; all else counts only if it is known.
+        attributes: the record's attributes as JSON; empty for a caller that is vouched for.
+        tenant_attributes: its tenant's; empty for one without a record.
         allowed: whether the request was let in; if not, nothing was taken.
-        taken: requests taken from the bucket.
+        scope: the tighter limit, ``key`` or ``tenant``; the figures are that one's.
         remaining: requests left now.
         retry_after_us: wait before asking again; -1 if it never comes back.
         reset_after_us: time until the bucket is full.
-        limit_rpm: requests a minute.
-        interval_us: time one request takes to come back; 0 if the limit is "never".
+        limit_rpm: requests a minute; 0 is never.
         now_us: the store's time.
+        taken: from the caller's bucket and from its tenant's.
     """
 
-    tenant: str
-    key_id: str
-    known: bool
+    claim: Claim
+    state: State
     attributes: str
+    tenant_attributes: str
     allowed: bool
-    taken: int
+    scope: str
     remaining: int
     retry_after_us: int
     reset_after_us: int
     limit_rpm: int
-    interval_us: int
     now_us: int
+    taken: tuple[Taken, Taken] = (Taken(), Taken())
 
 
 class Outcome(StrEnum):
@@ -73,7 +133,7 @@ class Holds:
 
     Args:
         store: where the buckets lie.
-        default_rpm: requests a minute of a key that names no limit.
+        default_rpm: requests a minute of a caller that names no limit.
     """
 
     def __init__(self, store: Store, *, default_rpm: int) -> None:
@@ -81,41 +141,60 @@ class Holds:
         self._default_rpm = default_rpm
         self._owed: deque[tuple[list[str], list[str | int | float]]] = deque(maxlen=OWED_MAX)
 
-    async def hold(self, *, tenant: str, key_id: str, sha256: str, cost: int) -> Hold:
-        """Look up a key and take ``cost`` requests from its bucket, in one call.
-
-        ``sha256`` empty: the gateway vouches for the caller itself (a static key).
+    async def hold(self, claim: Claim, *, cost: int) -> Hold:
+        """Judge a claim and take ``cost`` requests from its buckets, in one call.
 
         Raises:
             StoreUnavailable: nothing is known about the caller.
         """
-        known, attributes, allowed, *rest = await self._store.run(
-            "hold",
-            [keys.key_record(tenant, key_id), keys.request_bucket(tenant, key_id)],
-            [sha256, self._default_rpm, cost],
+        tenant, rpm = claim.tenant, claim.requests_per_minute
+        record = (
+            keys.key_record(tenant, claim.key_id)
+            if claim.user is None
+            else keys.user_record(tenant, claim.user)
         )
-        taken = cost if allowed else 0
-        return Hold(tenant, key_id, bool(known), attributes, bool(allowed), taken, *rest)
+        state, attributes, tenant_attributes, allowed, *rest = await self._store.run(
+            "hold",
+            [
+                record,
+                keys.tenant_record(tenant),
+                keys.revoked(tenant, claim.token_id),
+                keys.request_bucket(tenant, claim.bucket),
+                keys.tenant_bucket(tenant),
+            ],
+            [
+                claim.kind,
+                claim.proof,
+                self._default_rpm if rpm is None else rpm,
+                cost,
+                int(claim.tenant_must_exist),
+            ],
+        )
+        taken = (Taken(*rest[6:8]), Taken(*rest[8:])) if allowed and cost else (Taken(), Taken())
+        said = (attributes, tenant_attributes, bool(allowed), *rest[:6])
+        return Hold(claim, State(state), *said, taken)
 
     async def settle(
         self, held: Hold, *, request_id: str, model: str, outcome: Outcome, usage: Usage
     ) -> None:
         """Settle ``held`` once; a second call does nothing. Never raises: what fails is owed."""
+        tenant, key_id = held.claim.tenant, held.claim.key_id
         names = [
-            keys.settled(held.tenant, request_id),
-            keys.usage(held.tenant, held.key_id, held.now_us // HOUR_US),
-            keys.request_bucket(held.tenant, held.key_id),
+            keys.settled(tenant, request_id),
+            keys.usage(tenant, key_id, held.now_us // HOUR_US),
+            keys.request_bucket(tenant, held.claim.bucket),
+            keys.tenant_bucket(tenant),
         ]
         args: list[str | int | float] = [
             model,
             int(outcome is Outcome.USED),
             usage.input_tokens,
             usage.output_tokens,
-            held.interval_us if held.taken else 0,
             MARK_TTL_S,
             USAGE_TTL_S,
-            held.now_us + held.reset_after_us,
         ]
+        for taken in held.taken:
+            args += [taken.interval_us, taken.tat_us]
         try:
             await self._store.run("settle", names, args)
         except StoreUnavailable:

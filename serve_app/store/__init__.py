@@ -20,7 +20,7 @@ of several nodes names a store of its own; a gateway elsewhere says so instead o
 
 from serve_app.store import keys, registry
 from serve_app.store.connection import Store
-from serve_app.store.embedded import EmbeddedStore, claim_folder, store_url
+from serve_app.store.embedded import EmbeddedStore, claim_folder, running_url, store_url
 from serve_app.store.registry import KEY_HEADER, Address
 from serve_app.store.scripts import TEXTS, header_counts
 
@@ -34,5 +34,6 @@ __all__ = [
     "header_counts",
     "keys",
     "registry",
+    "running_url",
     "store_url",
 ]

@@ -4,7 +4,8 @@ Whatever goes wrong on the way is :class:`~serve_app.errors.StoreUnavailable`; n
 exception of redis-py.
 """
 
-from collections.abc import AsyncIterator, Iterator
+import re
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -13,10 +14,13 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, ConnectionError, RedisError, ResponseError
 
-from serve_app.errors import StoreUnavailable
+from serve_app.errors import InvalidRequest, StoreUnavailable
 from serve_app.store import scripts
 
 Reply = Any
+
+
+_CURSOR = re.compile(r"(-1|[0-9]{1,17})-([ -~]{0,128})")
 CONNECTIONS = 32
 """Connections to the store at most; whoever finds none free waits for one."""
 
@@ -50,15 +54,47 @@ class Store:
         with _told():
             return await scripts.run(self._redis, step, keys, args)
 
+    async def run_many(
+        self, step: str, calls: Sequence[tuple[list[str], list[str | int | float]]]
+    ) -> list[Reply]:
+        """Run one step many times in one round trip; each is atomic, all of them are not.
+
+        Raises:
+            StoreUnavailable: any of them may have happened.
+        """
+        with _told():
+            return await scripts.run_many(self._redis, step, calls)
+
+    async def fields_of(self, names: Sequence[str], *fields: str) -> list[list[str | None]]:
+        """Return the named fields of many hashes in one round trip."""
+        if not names:
+            return []
+        with _told():
+            async with self._redis.pipeline(transaction=False) as pipe:
+                for name in names:
+                    pipe.hmget(name, list(fields))
+                return cast(list[list[str | None]], await pipe.execute())
+
+    async def page(self, index: str, after: str, size: int) -> tuple[list[str], str]:
+        """Return up to ``size`` names of ``index``, oldest first, and the cursor to go on from.
+
+        An empty cursor begins at the beginning, or says that there is no more.
+
+        Raises:
+            InvalidRequest: ``after`` is no cursor.
+            StoreUnavailable: nothing was read.
+        """
+        shape = _CURSOR.fullmatch(after or "-1-")
+        if shape is None:
+            raise InvalidRequest("'after' must be one that the last page told.", param="after")
+        found = await self.run("index_page", [index], [shape[1], shape[2], size])
+        more = len(found) == 2 * size
+        return found[::2], f"{found[-1]}-{found[-2]}" if more else ""
+
     async def fields(self, key: str, *names: str) -> list[str | None]:
         """Return the named fields of a hash, None for each that is not there."""
         with _told():
             return cast(list[str | None], await self._redis.hmget(key, list(names)))
-
-    async def has_member(self, key: str, member: str) -> bool:
-        """Return whether a set holds ``member``."""
-        with _told():
-            return bool(await self._redis.sismember(key, member))
 
     async def exists(self, key: str) -> bool:
         """Return whether ``key`` is there."""
@@ -80,15 +116,25 @@ class Store:
         with _told():
             return await self._redis.zmscore(key, list(members))
 
-    async def add_member(self, key: str, member: str) -> None:
-        """Put ``member`` into a set."""
+    async def add_score(self, key: str, member: str, score: float) -> None:
+        """Put ``member`` into a sorted set unless it is there."""
         with _told():
-            await self._redis.sadd(key, member)
+            await self._redis.zadd(key, {member: score}, nx=True)
+
+    async def remove_scored(self, key: str, member: str) -> None:
+        """Take ``member`` out of a sorted set."""
+        with _told():
+            await self._redis.zrem(key, member)
 
     async def claim(self, key: str, value: str, *, ttl_s: int) -> bool:
         """Write ``value`` for ``ttl_s`` seconds if ``key`` is free; return whether it was."""
         with _told():
             return bool(await self._redis.set(key, value, nx=True, ex=ttl_s))
+
+    async def claim_for_good(self, key: str, value: str) -> bool:
+        """Write ``value`` for good if ``key`` is free; return whether it was."""
+        with _told():
+            return bool(await self._redis.set(key, value, nx=True))
 
     async def keep(self, key: str, value: str) -> None:
         """Write ``value`` for good."""

@@ -48,9 +48,8 @@ class EmbeddedStore:
 
     def _remembered(self) -> tuple[int, str] | None:
         """Return port and password of the last start, so that whoever knew the URL still does."""
-        with contextlib.suppress(OSError, ValueError, KeyError):
-            lines = (self._folder / "valkey.conf").read_text().splitlines()
-            told = dict(line.split(" ", 1) for line in lines if " " in line)
+        with contextlib.suppress(ValueError, KeyError):
+            told = _told(self._folder) or {}
             port = int(told["port"])
             if is_free(port):
                 return port, told["requirepass"]
@@ -167,6 +166,32 @@ def store_url(configured: str | None, folder: Path) -> str:
         RuntimeError: the embedded store runs on another node, or did not start.
     """
     return configured or _embedded_url(folder)
+
+
+def running_url(folder: Path) -> str | None:
+    """Return the URL of the embedded store that runs in ``folder/store``; None if none does.
+
+    For programs beside the gate, of the same user: the password lies in a file that only it reads.
+    """
+    store = folder / "store"
+    try:
+        with (store / "lock").open() as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return None
+    except FileNotFoundError:
+        return None
+    except BlockingIOError:
+        told = _told(store)
+        return told and f"redis://:{told['requirepass']}@127.0.0.1:{told['port']}/0"
+
+
+def _told(store: Path) -> dict[str, str] | None:
+    """Return what the configuration in ``store`` says; None if there is none."""
+    try:
+        lines = (store / "valkey.conf").read_text().splitlines()
+    except OSError:
+        return None
+    return dict(line.split(" ", 1) for line in lines if " " in line)
 
 
 def _embedded_url(folder: Path) -> str:

@@ -6,6 +6,7 @@ call, so that a header cannot fall out of step with its callers.
 
 import hashlib
 import re
+from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any
 
@@ -42,15 +43,38 @@ def header_counts(text: str) -> tuple[int, int]:
 _COUNTS = {name: header_counts(text) for name, text in TEXTS.items()}
 
 
+def _counted(name: str, keys: list[str], args: list[str | int | float]) -> None:
+    """Return if the counts are those of the step's header."""
+    if (len(keys), len(args)) != _COUNTS[name]:
+        raise TypeError(f"{name} takes {_COUNTS[name]} keys and args, got {len(keys), len(args)}")
+
+
 async def run(redis: Redis, name: str, keys: list[str], args: list[str | int | float]) -> Any:
     """Run one step and return its reply; the script is sent whole only when the server lacks it.
 
     Raises:
         TypeError: the counts are not those of its header; nothing was sent.
     """
-    if (len(keys), len(args)) != _COUNTS[name]:
-        raise TypeError(f"{name} takes {_COUNTS[name]} keys and args, got {len(keys), len(args)}")
+    _counted(name, keys, args)
     try:
         return await redis.evalsha(_SHAS[name], len(keys), *keys, *args)
     except NoScriptError:
         return await redis.eval(TEXTS[name], len(keys), *keys, *args)
+
+
+async def run_many(
+    redis: Redis, name: str, calls: Sequence[tuple[list[str], list[str | int | float]]]
+) -> list[Any]:
+    """Run one step many times, in one round trip; the script is sent ahead.
+
+    Raises:
+        TypeError: the counts are not those of its header; nothing was sent.
+    """
+    for keys, args in calls:
+        _counted(name, keys, args)
+    async with redis.pipeline(transaction=False) as pipe:
+        pipe.script_load(TEXTS[name])
+        for keys, args in calls:
+            pipe.evalsha(_SHAS[name], len(keys), *keys, *args)
+        _, *replies = await pipe.execute()
+    return replies

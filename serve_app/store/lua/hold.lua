@@ -1,38 +1,54 @@
 --[[
-Say who a key is and take one request from its bucket; a refusal takes nothing. One atomic step.
+Say who a caller is and take one request from its bucket and its tenant's, from both or neither;
+a refusal takes nothing. One atomic step.
 
-KEYS[1]  record        hash of the key: sha256, attributes, expires_ms, rpm, burst
-KEYS[2]  bucket        string: theoretical arrival time, us since epoch; expires by itself
-ARGV[1]  sha256        of the secret shown; empty if the gateway itself vouches for the caller
-ARGV[2]  default_rpm   requests a minute if the record names none (>= 0; 0 is never)
-ARGV[3]  cost          requests to take; 0 only looks
+KEYS[1]  record        hash of the key or user; need not be there for a caller that is vouched for
+KEYS[2]  tenant        hash of its tenant: attributes, rpm, burst
+KEYS[3]  mark          string: this token was revoked
+KEYS[4]  bucket        string: the caller's theoretical arrival time, us since epoch
+KEYS[5]  tenant_bucket string: the same of its tenant
+ARGV[1]  kind          "key", "user" (a session of ours) or "vouched" (the gateway knows the caller)
+ARGV[2]  proof         SHA-256 of the secret shown, or when the session was issued, ms; else ""
+ARGV[3]  default_rpm   requests a minute if the record names none (>= 0; 0 is never)
+ARGV[4]  cost          requests to take; 0 only looks
+ARGV[5]  must_exist    1 if the tenant's record must be there
 
-Returns  {known 0|1, attributes, allowed 0|1, remaining, retry_after_us, reset_after_us,
-          limit_rpm, interval_us, now_us}
-         retry_after_us: 0 if allowed, -1 if it never comes back
+Returns  {state, attributes, tenant_attributes, allowed 0|1, scope, left, wait_us, reset_us, rpm,
+          now_us, interval_us, tat_us, tenant_interval_us, tenant_tat_us}
+         state: "known", "unknown", "revoked" or "no_tenant"; scope: "key" or "tenant", the tighter
+         wait_us: 0 if allowed, -1 if it never comes back
 Clock    the store's TIME
 Twin     serve_app/limits/gcra.py
 ]]
 --@include gcra
+--@include identity
 local now_us = server_time_us()
-local record = redis.call("HMGET", KEYS[1], "sha256", "attributes", "expires_ms", "rpm", "burst")
-local expires_ms = tonumber(record[3] or 0)
+local kind, cost = ARGV[1], tonumber(ARGV[4])
+local k = {record = KEYS[1], tenant = KEYS[2], mark = KEYS[3]}
+local state, attributes, rpm, burst = identify(k, kind, ARGV[2], math.floor(now_us / 1000))
+local tenant = redis.call("HMGET", k.tenant, "attributes", "rpm", "burst")
+if state == "known" and ARGV[5] == "1" and not tenant[1] then
+  state = "no_tenant"
+end
+if state ~= "known" then
+  return {state, "", "", 0, "", 0, 0, 0, 0, now_us, 0, 0, 0, 0}
+end
 
-if ARGV[1] ~= "" then
-  local expired = expires_ms > 0 and expires_ms * 1000 <= now_us
-  if not record[1] or record[1] ~= ARGV[1] or expired then
-    return {0, "", 0, 0, 0, 0, 0, 0, now_us}
+rpm = tonumber(rpm or ARGV[3])
+local own = look(KEYS[4], rpm, tonumber(burst or rpm), cost, now_us)
+local theirs = {allowed = true, interval_us = 0, tat_us = 0}
+local tighter, scope = own, "key"
+if tenant[2] then
+  theirs = look(KEYS[5], tonumber(tenant[2]), tonumber(tenant[3]), cost, now_us)
+  if is_tighter(theirs, own) then
+    tighter, scope = theirs, "tenant"
   end
 end
-
-local rpm = tonumber(record[4] or ARGV[2])
-local burst = tonumber(record[5] or rpm)
-local cost = tonumber(ARGV[3])
-local attributes = record[2] or ""
-if rpm == 0 then
-  local allowed = cost == 0 and 1 or 0
-  return {1, attributes, allowed, 0, allowed - 1, 0, 0, 0, now_us}
+local allowed = own.allowed and theirs.allowed
+if allowed and cost > 0 then
+  take(KEYS[4], own, now_us)
+  take(KEYS[5], theirs, now_us)
 end
-local interval_us = math.ceil(60000000 / rpm)
-local allowed, remaining, retry_us, reset_us = take(KEYS[2], interval_us, burst, cost, now_us)
-return {1, attributes, allowed, remaining, retry_us, reset_us, rpm, interval_us, now_us}
+return {state, attributes, tenant[1] or "", allowed and 1 or 0, scope, tighter.left, tighter.wait_us,
+        tighter.reset_us, tighter.rpm, now_us, own.interval_us, own.tat_us, theirs.interval_us,
+        theirs.tat_us}

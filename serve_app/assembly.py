@@ -1,0 +1,73 @@
+"""The rooms of *who is calling*, put together for one gateway."""
+
+import asyncio
+from collections.abc import Mapping
+
+from serve_app import auth
+from serve_app.environment import Secrets
+from serve_app.ingress import ENDPOINTS, Identity
+from serve_app.settings import Settings
+from serve_app.store import Store
+from serve_app.telemetry import Audit, Entry
+
+
+def identity_of(
+    settings: Settings, store: Store, secrets: Secrets, audit: Audit, environ: Mapping[str, str]
+) -> Identity:
+    """Return the part of ``auth`` that a gateway's handlers use; make it in the event loop.
+
+    Raises:
+        SettingsError: an issuer's key or the captcha's secret is missing or unfit.
+    """
+    rules = settings.auth
+    classes = [one.name for one in settings.queue.classes]
+    known = auth.Known(classes, ENDPOINTS)
+    issuers = auth.Issuers(rules.issuers, environ)
+    sessions = auth.SharedSessions(store, issuers)
+    static = auth.StaticKeys(secrets.admin_keys, secrets.api_keys)
+    disabled = rules.disabled or secrets.disable_auth
+    passwords = auth.Passwords(threads=rules.login.threads, max_waiting=rules.login.max_waiting)
+    secret = environ.get(rules.visitor.secret_env)
+    return Identity(
+        authenticator=auth.Authenticator(rules, static, issuers, disabled=disabled),
+        attempts=auth.Attempts(store, rules.brute_force, on_block=_Blocks(audit).note),
+        sessions=sessions,
+        keys=auth.Keys(store, known),
+        tenants=auth.Tenants(store, known),
+        users=auth.Users(
+            store,
+            passwords=passwords,
+            sessions=sessions,
+            session_ttl_s=rules.login.session_ttl_s,
+            classes=classes,
+        ),
+        revocations=auth.Revocations(store),
+        visitors=auth.Visitors(rules.visitor, secret=secret, sessions=sessions),
+        passwords=passwords,
+        issuers=issuers,
+    )
+
+
+class _Blocks:
+    """Writes into the audit that an address was blocked."""
+
+    def __init__(self, audit: Audit) -> None:
+        self._audit = audit
+        self._writing: set[asyncio.Task[None]] = set()
+
+    def note(self, address: str, block_s: float) -> None:
+        """Write it soon; the request that led to the block does not wait."""
+        entry = Entry(
+            action="address.block",
+            result="ok",
+            tenant="",
+            actor="",
+            address=address,
+            target=address,
+            before=None,
+            after={"block_s": block_s},
+            request_id="",
+        )
+        task = asyncio.get_running_loop().create_task(self._audit.write(entry))
+        self._writing.add(task)
+        task.add_done_callback(self._writing.discard)

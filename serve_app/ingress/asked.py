@@ -1,0 +1,85 @@
+"""What an admin request asks: its body as a model, its query as numbers; and how lists answer."""
+
+from collections.abc import Iterator
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from serve_app.auth import PAGE_MAX, Caller
+from serve_app.errors import Forbidden, InvalidRequest
+from serve_app.ingress.exchange import Exchange
+
+NO_STORE = {"cache-control": "no-store"}
+PAGE = 100
+MAX_ADMIN_BYTES = 65_536
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+async def body_as(kind: type[Model], exchange: Exchange, max_bytes: int = MAX_ADMIN_BYTES) -> Model:
+    """Return the body as a ``kind``.
+
+    Raises:
+        InvalidRequest: it is none; the refusal names the first field at fault.
+    """
+    raw, fields = await exchange.json_body(max_bytes)
+    try:
+        return kind.model_validate_json(raw)
+    except ValidationError as err:
+        raise _mistake(err, fields) from None
+
+
+def tenant_asked(exchange: Exchange, caller: Caller) -> str:
+    """Return the tenant that the query names, the caller's own by default.
+
+    Raises:
+        Forbidden: it is another's, and the caller is no operator.
+    """
+    tenant = exchange.query.get("tenant", caller.tenant)
+    if tenant != caller.tenant and not caller.operator:
+        raise Forbidden("This caller may only act for its own tenant.", param="tenant")
+    return tenant
+
+
+def page_asked(exchange: Exchange) -> tuple[str, int]:
+    """Return the cursor and the size that a list is asked for: ``after``, ``limit`` (1 to 1000)."""
+    size = number(exchange.query.get("limit", str(PAGE)), "limit", low=1, high=PAGE_MAX)
+    return exchange.query.get("after", ""), size
+
+
+async def reply_page(exchange: Exchange, shown: list[dict[str, Any]], following: str) -> None:
+    """Answer with a page of a list."""
+    more = bool(following)
+    said = {"object": "list", "data": shown, "has_more": more, "after": following or None}
+    await exchange.reply(200, said, NO_STORE)
+
+
+def number(text: str, name: str, *, low: int, high: int) -> int:
+    """Return a whole number of the query.
+
+    Raises:
+        InvalidRequest: it is none, or out of bounds.
+    """
+    digits = text.isascii() and text.isdigit() and len(text) <= len(str(high))
+    if not (digits and low <= int(text) <= high):
+        raise InvalidRequest(f"'{name}' must be a whole number from {low} to {high}.", param=name)
+    return int(text)
+
+
+def _written(loc: tuple[int | str, ...], fields: Any) -> Iterator[str]:
+    """Yield the steps of ``loc`` that lead through the body; the rest are pydantic's own."""
+    for step in loc:
+        if isinstance(fields, dict):
+            yield str(step)
+            fields = fields.get(step)
+        elif isinstance(fields, list) and isinstance(step, int):
+            yield str(step)
+            fields = fields[step] if step < len(fields) else None
+
+
+def _mistake(err: ValidationError, fields: dict[str, Any]) -> InvalidRequest:
+    """Return the first mistake in a body, with the path of its field as the client wrote it."""
+    first = err.errors(include_url=False, include_input=False)[0]
+    path = ".".join(_written(first["loc"], fields)) or "body"
+    said = first["msg"].removeprefix("Value error, ")
+    return InvalidRequest(f"'{path}': {said}.", param=path)
