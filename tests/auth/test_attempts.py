@@ -276,6 +276,41 @@ async def test_a_success_during_an_outage_wipes_what_was_untold(
     assert (entry.record.rounds, entry.record.failures_us) == (0, ())
 
 
+async def test_a_success_while_failures_are_on_their_way_wipes_them(
+    gateway: Gateway, store: Store, store_url: str
+) -> None:
+    """The store does not answer what was just sent, and meanwhile a valid key is shown."""
+    one = gateway(store=Store(NOBODY_LISTENS, timeout_ms=50))
+    for _ in range(4):
+        one.failed_unseen(HERE)
+    look = asyncio.create_task(one.tend())
+    await asyncio.sleep(0)  # let it begin
+    assert HERE not in one._untold
+    one.succeeded(HERE)
+    with pytest.raises(StoreUnavailable):
+        await look
+    one._store = store  # it is back
+    await one.tend()
+    entry = record_of(store_url, HERE)
+    assert entry is not None
+    assert entry.record.failures_us == ()
+
+
+async def test_old_news_undoes_nothing(gateway: Gateway, store_url: str) -> None:
+    """Answers of the store that overtake each other: the newest counts, and what is untold."""
+    one = gateway()
+    for _ in range(5):
+        await one.failed(HERE)
+    blocked = record_of(store_url, HERE)
+    assert blocked is not None
+    one.succeeded(HERE)
+    one._adopt(HERE, blocked)  # read before the store was told
+    assert one.blocked_s(HERE) == 0
+    await one.tend()
+    one._adopt(HERE, blocked)  # read before, heard after
+    assert one.blocked_s(HERE) == 0
+
+
 async def test_who_hangs_up_is_counted_once(gateway: Gateway, store_url: str) -> None:
     """A client that leaves before its 401 neither escapes being counted nor counts twice."""
     one = gateway()
