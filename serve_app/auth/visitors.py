@@ -44,19 +44,27 @@ class Visitors:
         visitor: the settings; without ``siteverify_url`` there are no visitors.
         secret: what the captcha service knows us by.
         sessions: what makes tokens.
+        answer_s: how long the service may take to answer.
 
     Raises:
         ValueError: there is a service but no secret.
     """
 
-    def __init__(self, visitor: Visitor, *, secret: str | None, sessions: TokenSource) -> None:
+    def __init__(
+        self,
+        visitor: Visitor,
+        *,
+        secret: str | None,
+        sessions: TokenSource,
+        answer_s: float = ANSWER_S,
+    ) -> None:
         if visitor.siteverify_url and not secret:
             raise ValueError(f"auth.visitor: {visitor.secret_env} is not set")
         self._visitor, self._secret, self._sessions = visitor, secret or "", sessions
         self._asking = 0
         self._http = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=AT_ONCE),
-            timeout=aiohttp.ClientTimeout(total=ANSWER_S),
+            timeout=aiohttp.ClientTimeout(total=answer_s),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             headers={"accept": "application/json", "accept-encoding": "identity"},

@@ -78,8 +78,10 @@ def slow_passwords() -> Iterator[Passwords]:
     """Passwords that take so long to hash that something happens meanwhile."""
     hasher = PasswordHasher(time_cost=20, memory_cost=19_456, parallelism=1)
     made = Passwords(threads=1, max_waiting=1, hasher=hasher)
-    yield made
-    made.close()
+    try:
+        yield made
+    finally:
+        made.close()
 
 
 async def logs_in(users: Users, name: str, password: str = PASSWORD) -> bool:
