@@ -150,7 +150,8 @@ def _front_host() -> str:
     """Return the address that the proxy listens on, as far as a gateway can tell."""
     from ray.serve.context import _get_global_client  # noqa: PLC0415 - Serve has no public way
 
-    told = os.environ.get(HOST_ENV) or _get_global_client().http_config.host
+    client: Any = _get_global_client()
+    told = os.environ.get(HOST_ENV) or client.http_config.host
     return told or "0.0.0.0"  # the widest guess
 
 

@@ -71,8 +71,8 @@ def must_be_local(host: str, auth: Auth) -> None:
     if host in ("localhost", "::1") or host.startswith("127.") or auth.i_know:
         return
     raise SettingsError(
-        f"args.auth.disabled: everyone who reaches {host} could use this gate; listen on 127.0.0.1, "
-        "or set args.auth.i_know to true"
+        f"args.auth.disabled: everyone who reaches {host} could use this gate; listen on "
+        "127.0.0.1, or set args.auth.i_know to true"
     )
 
 

@@ -77,6 +77,19 @@ def plan(
     return Plan(whole, settings, http["host"], http["port"])
 
 
+def settings_of(config: Path) -> Settings:
+    """Return our settings in a config file.
+
+    Raises:
+        CannotStartError: naming the file or the setting at fault.
+    """
+    application = _ours(_loaded(config), config)
+    try:
+        return Settings.from_args(application.get("args") or {})
+    except SettingsError as err:
+        raise CannotStartError(f"{config}: {err}") from None
+
+
 def _loaded(config: Path) -> dict[str, Any]:
     try:
         whole = yaml.safe_load(config.read_text())

@@ -27,8 +27,9 @@ no store call, and still leads to a block.
 lie within its maker's, and only a caller that could make a key may rotate it.
 """
 
-from serve_app.auth.attempts import Attempts, subject
+from serve_app.auth.attempts import Attempts, too_many_attempts
 from serve_app.auth.authenticator import LOCAL, Authenticator, identified
+from serve_app.auth.blocking import subject
 from serve_app.auth.bootstrap import first_admin_key, reveal_path, session_secret
 from serve_app.auth.bulk import export_keys, import_keys
 from serve_app.auth.caller import DEFAULT_TENANT, PERMISSIONS, ROLES, Caller
@@ -46,10 +47,15 @@ from serve_app.auth.key_record import (
     unknown_key,
 )
 from serve_app.auth.keys import PAGE_MAX, Keys
+from serve_app.auth.passwords import Passwords
 from serve_app.auth.revocations import RevocationRequest, Revocations
 from serve_app.auth.sessions import Sessions
+from serve_app.auth.shared_sessions import SharedSessions
 from serve_app.auth.static import StaticKeys
 from serve_app.auth.tenants import TenantChange, TenantRecord, TenantRequest, Tenants, tenant_of
+from serve_app.auth.user import LoginRequest, PasswordRequest, UserChange, UserRequest
+from serve_app.auth.users import Session, Users, refused_login
+from serve_app.auth.visitors import VisitorRequest, Visitors
 
 __all__ = [
     "DEFAULT_TENANT",
@@ -71,18 +77,28 @@ __all__ = [
     "Keys",
     "Kind",
     "Known",
+    "LoginRequest",
     "MadeKey",
+    "PasswordRequest",
+    "Passwords",
     "RevocationRequest",
     "Revocations",
     "Rotation",
+    "Session",
     "Sessions",
+    "SharedSessions",
     "Shown",
     "StaticKeys",
     "TenantChange",
     "TenantRecord",
     "TenantRequest",
     "Tenants",
+    "UserChange",
+    "UserRequest",
+    "Users",
     "Verified",
+    "VisitorRequest",
+    "Visitors",
     "class_of",
     "export_keys",
     "find",
@@ -94,10 +110,12 @@ __all__ = [
     "make",
     "missing",
     "parse",
+    "refused_login",
     "reveal_path",
     "rfc3339",
     "session_secret",
     "subject",
     "tenant_of",
+    "too_many_attempts",
     "unknown_key",
 ]

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 
-from serve_app.auth.attempts import subject
+from serve_app.auth.blocking import subject
 from serve_app.auth.caller import CALLER_PERMISSIONS, DEFAULT_TENANT, PERMISSIONS, Caller
 from serve_app.auth.credential import Credential, How, Kind, Shown, find, missing
 from serve_app.auth.issuers import Issuers

@@ -107,7 +107,12 @@ def token_id_of(token: Token) -> str:
         return _digest("token", token.signed.decode())[:32]
     if not isinstance(jti, str):
         raise InvalidToken("This token's id (jti) is not a string.")
-    return _digest("jti", token.issuer, jti)[:32]
+    return token_id(token.issuer, jti)
+
+
+def token_id(issuer: str, jti: str) -> str:
+    """Return what the token that ``issuer`` named ``jti`` is called in the store."""
+    return _digest("jti", issuer, jti)[:32]
 
 
 def _key_id(token: Token, token_id: str) -> str:

@@ -187,7 +187,7 @@ def _cloudflare(ids: set[str], secrets: set[str]) -> Shown:
     """Return the key that a service token's two halves are."""
     if len(ids) > 1 or len(secrets) > 1:
         raise InvalidRequest("The request carries two different Cloudflare service tokens.")
-    named = _CLOUDFLARE_ID.fullmatch(*ids) if ids else None
+    named = _CLOUDFLARE_ID.fullmatch("".join(ids))
     if named is None or not secrets:
         return Shown(
             How.CF_ACCESS,

@@ -192,7 +192,7 @@ def must_be_within(cidrs: Iterable[str] | None, by: Caller) -> None:
             )
 
 
-def rfc3339(at_ms: int) -> str | None:
+def rfc3339(at_ms: float) -> str | None:
     """Return a time in UTC as the API shows it; None for 0."""
     if not at_ms:
         return None

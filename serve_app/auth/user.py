@@ -17,8 +17,9 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, StrictInt
 
 from serve_app.auth.caller import ROLES, Caller
+from serve_app.auth.grant import MAX_METADATA_BYTES
+from serve_app.auth.grant import Limits as KeyLimits
 from serve_app.auth.key import TENANT
-from serve_app.auth.keys import MAX_METADATA_BYTES, KeyLimits
 from serve_app.auth.passwords import normalised
 from serve_app.section import ClassName
 

@@ -79,11 +79,10 @@ class UserRecords:
         found = await self.read(tenant, shaped)
         return replace(found, claim=claim) if found and claim else None
 
-    async def page(self, tenant: str, after_us: int, size: int) -> tuple[list[StoredUser], int]:
-        """Return a page of a tenant's users, oldest first, and the next cursor; 0 on the last."""
-        page = await self._store.run("key_page", [keys.user_index(tenant)], [after_us, size])
-        found = [await self.read(tenant, name) for name in page[::2]]
-        following = int(page[-1]) if len(page) == 2 * size else 0
+    async def page(self, tenant: str, after: str, size: int) -> tuple[list[StoredUser], str]:
+        """Return a page of a tenant's users, oldest first, and the next cursor, if any."""
+        page, following = await self._store.page(keys.user_index(tenant), after, size)
+        found = [await self.read(tenant, name) for name in page]
         return [one for one in found if one is not None], following
 
     async def make(self, record: UserRecord, password: str) -> UserRecord:

@@ -116,19 +116,19 @@ class Users:
 
     async def _is_tenant(self, tenant: str) -> bool:
         known = tenant == DEFAULT_TENANT
-        return known or await self._store.has_member(keys.TENANTS, tenant)
+        return known or await self._store.exists(keys.tenant_record(tenant))
 
     async def listed(
-        self, tenant: str, *, by: Caller, after_us: int, size: int
-    ) -> tuple[list[UserRecord], int]:
-        """Return a page of a tenant's users, oldest first, and the next cursor; 0 on the last page.
+        self, tenant: str, *, by: Caller, after: str, size: int
+    ) -> tuple[list[UserRecord], str]:
+        """Return a page of a tenant's users, oldest first, and the next cursor, empty at the end.
 
         Those who may act for all tenants are shown to their like only.
 
         Raises:
             StoreUnavailable: nothing was read.
         """
-        found, following = await self._records.page(tenant, after_us, size)
+        found, following = await self._records.page(tenant, after, size)
         return [one.record for one in found if granting.may_see(by, one.record)], following
 
     async def get(self, name: str, *, by: Caller) -> UserRecord:

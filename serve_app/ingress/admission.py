@@ -12,7 +12,6 @@ from serve_app.errors import (
     GateError,
     InvalidToken,
     RateLimited,
-    TooManyAttempts,
     Unauthenticated,
     UnknownTenant,
 )
@@ -124,7 +123,7 @@ async def _counted(
         if err.code in _WRONG:
             blocked_s = gate.identity.attempts.failed_unseen(gate.address(exchange))
             if blocked_s:
-                raise too_many(blocked_s) from err
+                raise auth.too_many_attempts(blocked_s) from err
         raise
 
 
@@ -167,7 +166,7 @@ async def _known(
         raise InvalidToken("This token was revoked, or its user may no longer log in.")
     if held.state is State.UNKNOWN:
         if blocked_s := await attempts.failed(address):
-            raise too_many(blocked_s)
+            raise auth.too_many_attempts(blocked_s)
         raise auth.unknown_key()
     exchange.held = held
     caller = auth.identified(credential, held.attributes)
@@ -200,15 +199,6 @@ async def _settle(gate: Gate, exchange: Exchange, model: str, bill: Bill) -> Non
         model=model,
         outcome=bill.outcome,
         usage=bill.usage,
-    )
-
-
-def too_many(blocked_s: float) -> TooManyAttempts:
-    """Return the refusal of a wrong credential from a blocked address."""
-    return TooManyAttempts(
-        "Too many wrong credentials came from this address; a valid one is served at once.",
-        retry_after_s=blocked_s,
-        refused_by="address",
     )
 
 

@@ -17,11 +17,12 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 async def body_as(kind: type[Model], exchange: Exchange, max_bytes: int = MAX_ADMIN_BYTES) -> Model:
-    """Return the body as a ``kind``.
+    """Return the body as a ``kind``; the reply, whatever it will be, is not to be kept.
 
     Raises:
         InvalidRequest: it is none; the refusal names the first field at fault.
     """
+    exchange.headers_out |= NO_STORE
     raw, fields = await exchange.json_body(max_bytes)
     try:
         return kind.model_validate_json(raw)

@@ -11,13 +11,13 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Router
 from starlette.types import ASGIApp
 
+from serve_app.auth_settings import Cors
 from serve_app.errors import GateError, Internal, NoSuchRoute
 from serve_app.ingress import refusals
 from serve_app.ingress.admission import admitted
 from serve_app.ingress.exchange import Exchange, Receive, Scope, Send
 from serve_app.ingress.gate import Gate
 from serve_app.ingress.routes import routes
-from serve_app.settings import Cors
 
 _log = logging.getLogger("sluicegate")
 CLIENT_GONE = 499

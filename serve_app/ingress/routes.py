@@ -14,11 +14,15 @@ from serve_app.auth import Caller
 from serve_app.errors import WrongMethod
 from serve_app.ingress import about, accounts, admin, records, tenancy
 from serve_app.ingress.admission import admitted
+from serve_app.ingress.asked import NO_STORE
 from serve_app.ingress.exchange import Exchange, Receive, Scope, Send
 from serve_app.ingress.gate import Gate
 from serve_app.ingress.page import inference
 
 OPEN, PAGE, ANY = "", "run_inference", "caller"
+
+PRIVATE = ("/v1/auth/", "/v1/tenants", "/v1/audit")
+"""Paths whose replies, refusals included, are not to be kept by anybody on the way."""
 
 OpenHandler = Callable[[Gate, Exchange], Awaitable[None]]
 CallerHandler = Callable[[Gate, Exchange, Caller], Awaitable[None]]
@@ -93,6 +97,8 @@ class _Methods:
     async def __call__(self, scope: Scope, _receive: Receive, _send: Send) -> None:
         exchange: Exchange = scope["exchange"]
         scope["route_path"] = self._path
+        if self._path.startswith(PRIVATE):
+            exchange.headers_out |= NO_STORE
         method = "GET" if exchange.method == "HEAD" else exchange.method
         entry = self._entries.get(method)
         if entry is None:

@@ -153,7 +153,7 @@ class Holds:
             if claim.user is None
             else keys.user_record(tenant, claim.user)
         )
-        state, attributes, tenant_attributes, allowed, *rest = await self._store.run(
+        said = await self._store.run(
             "hold",
             [
                 record,
@@ -170,9 +170,12 @@ class Holds:
                 int(claim.tenant_must_exist),
             ],
         )
-        taken = (Taken(*rest[6:8]), Taken(*rest[8:])) if allowed and cost else (Taken(), Taken())
-        said = (attributes, tenant_attributes, bool(allowed), *rest[:6])
-        return Hold(claim, State(state), *said, taken)
+        *told, interval_us, tat_us, tenant_interval_us, tenant_tat_us = said
+        state, attributes, tenant_attributes, allowed, *figures = told
+        taken = (Taken(interval_us, tat_us), Taken(tenant_interval_us, tenant_tat_us))
+        none = (Taken(), Taken())
+        whole = (attributes, tenant_attributes, bool(allowed), *figures)
+        return Hold(claim, State(state), *whole, taken if allowed and cost else none)
 
     async def settle(
         self, held: Hold, *, request_id: str, model: str, outcome: Outcome, usage: Usage

@@ -182,7 +182,7 @@ def running_url(folder: Path) -> str | None:
         return None
     except BlockingIOError:
         told = _told(store)
-        return told and f"redis://:{told['requirepass']}@127.0.0.1:{told['port']}/0"
+        return f"redis://:{told['requirepass']}@127.0.0.1:{told['port']}/0" if told else None
 
 
 def _told(store: Path) -> dict[str, str] | None:

@@ -62,7 +62,7 @@ def tokens() -> Tokens:
 async def users(store: Store, passwords: Passwords, tokens: Tokens) -> Users:
     """The users of a store with the tenants acme and other."""
     for tenant in ("acme", "other"):
-        await store.add_member(keys.TENANTS, tenant)
+        await store.run("tenant_put", [keys.tenant_record(tenant)], ["", "{}", -1, -1])
     return users_on(store, passwords, tokens)
 
 
@@ -355,7 +355,7 @@ async def test_ones_own_password(users: Users, name: str, old: str, new: str, to
 
 async def test_a_name_is_won_once(store: Store, passwords: Passwords, server: Any) -> None:
     """Of many creates of one name at once, in whatever tenants, exactly one wins, every time."""
-    await store.add_member(keys.TENANTS, "acme")
+    await store.run("tenant_put", [keys.tenant_record("acme")], ["", "{}", -1, -1])
     users = users_on(store, passwords)
     for round_ in range(10):
         name = f"user-{round_}"
@@ -493,12 +493,12 @@ async def test_pages(users: Users) -> None:
     await users.create(asked("root", tenant="acme", all_tenants=True), by=OPERATOR)
     for by, expected in [(ACME, names), (OPERATOR, [*names, "root"])]:
         for size in (1, 3, 7, 8, 100):
-            seen, after_us = [], 0
+            seen, after = [], ""
             while True:
-                page, after_us = await users.listed("acme", by=by, after_us=after_us, size=size)
+                page, after = await users.listed("acme", by=by, after=after, size=size)
                 assert len(page) <= size
                 seen += [record.name for record in page]
-                if not after_us:
+                if not after:
                     break
             assert seen == expected
 

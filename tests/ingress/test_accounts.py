@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from serve_app.auth import Caller
+from serve_app.auth import Caller, Credential, How, Kind
 from serve_app.auth.passwords import Passwords
 from serve_app.auth.users import Users
 from serve_app.auth.visitors import Visitors
@@ -97,28 +97,41 @@ class SmallGate:
     visitors: Visitors
     attempts: Attempts = field(default_factory=Attempts)
     noted_down: list[dict[str, Any]] = field(default_factory=list)
-    logged_in: str | None = None
-    revoked: list[Caller] = field(default_factory=list)
+    revocations: "Revoked" = field(default_factory=lambda: Revoked())
+    shown: Credential | None = None
+
+    @property
+    def identity(self) -> "SmallGate":
+        return self
 
     def address(self, _exchange: Exchange) -> str:
         return HERE
 
-    def user_name(self, _exchange: Exchange) -> str | None:
-        return self.logged_in
-
-    async def revoke(self, _exchange: Exchange, caller: Caller) -> bool:
-        if self.logged_in:
-            self.revoked.append(caller)
-        return self.logged_in is not None
-
     async def noted(self, _exchange: Exchange, caller: Caller | None, **what: Any) -> None:
         actor = caller.key_id if caller else ""
-        self.noted_down.append({"actor": actor} | {k: v for k, v in what.items() if v})
+        entry = {"actor": actor, "result": "ok"} | {k: v for k, v in what.items() if v}
+        self.noted_down.append({k: v for k, v in entry.items() if k != "tenant"})
+
+
+@dataclass
+class Revoked:
+    """The tokens that were ended."""
+
+    tokens: list[tuple[str, str]] = field(default_factory=list)
+
+    async def revoke(self, tenant: str, token_id: str, *, ttl_s: int) -> None:
+        assert ttl_s > 0
+        self.tokens.append((tenant, token_id))
+
+
+SESSION = Credential(
+    How.BEARER, "acme", "user-1", "user-1", kind=Kind.USER, user="ada", token_id="j1"
+)
 
 
 @pytest.fixture
 async def gate(store: Store) -> AsyncIterator[SmallGate]:
-    await store.add_member(keys.TENANTS, "acme")
+    await store.run("tenant_put", [keys.tenant_record("acme")], ["", "{}", -1, -1])
     passwords = Passwords(threads=1, max_waiting=16, hasher=QUICK)
     visitors = Visitors(Visitor(), secret=None, sessions=Tokens())
     yield SmallGate(users_on(store, passwords), visitors)
@@ -131,7 +144,9 @@ async def post(
 ) -> Wire:
     """Return what ``handler`` answers."""
     made = Wire(json.dumps(body).encode(), **wire)
-    await handler(gate, made.exchange(), *who)
+    exchange = made.exchange()
+    exchange.credential = gate.shown
+    await handler(gate, exchange, *who)
     return made
 
 
@@ -290,7 +305,7 @@ async def test_ones_own_password_on_the_wire(gate: SmallGate) -> None:
     ada = (await gate.users.create(asked("ada", role="viewer"), by=ACME)).caller()
     body = {"old_password": PASSWORD, "new_password": NEW_PASSWORD}
     assert type(await refusal(accounts.change_password, gate, ACME, body=body)) is Forbidden
-    gate.logged_in = "ada"
+    gate.shown = SESSION
     wrong = {**body, "old_password": "wrong horse"}
     err = await refusal(accounts.change_password, gate, ada, body=wrong)
     assert (type(err), err.param) == (InvalidLogin, "old_password")
@@ -315,9 +330,9 @@ async def test_ones_own_password_on_the_wire(gate: SmallGate) -> None:
 async def test_logout_on_the_wire(gate: SmallGate) -> None:
     """A token is revoked; whoever shows a key is told what to do instead."""
     assert type(await refusal(accounts.logout, gate, ACME)) is InvalidRequest
-    gate.logged_in = "ada"
+    gate.shown = SESSION
     assert (await post(accounts.logout, gate, ACME)).status == 204
-    assert gate.revoked == [ACME]
+    assert gate.revocations.tokens == [("acme", "j1")]
     assert [entry["action"] for entry in gate.noted_down] == ["logout"]
 
 

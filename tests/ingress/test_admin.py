@@ -33,14 +33,12 @@ def asking(query: str) -> Exchange:
         ("limit", "ten"),
         ("limit", "٣"),
         ("limit", "²"),
-        ("after", str(2**62 + 1)),
-        ("after", "9" * 20),
-        ("after", "0" * 20 + "9"),
-        ("after", "0" * 20 + "9" * 5_000),
+        ("limit", "9" * 20),
+        ("limit", "0" * 20 + "9" * 5_000),
     ],
 )
 async def test_a_wrong_number_is_named(name: str, text: str) -> None:
-    """A page's size and its cursor are whole numbers within their bounds, however long."""
+    """A page's size is a whole number within its bounds, however long."""
     with pytest.raises(InvalidRequest, match=f"'{name}' must be a whole number") as told:
         await list_keys(NO_GATE, asking(f"{name}={quote(text)}"), ADMIN)
     assert told.value.param == name
