@@ -1,6 +1,7 @@
 """An issuer's key set over HTTP (CONTRACT §1.3): fetched, rotated, down, slow, hostile."""
 
 import asyncio
+import gzip
 import json
 import logging
 import ssl
@@ -134,6 +135,16 @@ async def test_a_thousand_at_once_share_one_fetch(gate: Issuers, issuer: LocalIs
     assert issuer.requests == 1
 
 
+async def test_a_fetch_under_way_is_not_begun_again(keys: FetchedKeys, issuer: LocalIssuer) -> None:
+    """Who comes a minute later, while the fetch still runs, waits for that one."""
+    issuer.open.clear()
+    waiting = [asyncio.create_task(keys.renewed(NOW_S + RETRY_S * late)) for late in range(3)]
+    await asyncio.sleep(0)  # each has begun
+    issuer.open.set()
+    assert await asyncio.gather(*waiting) == [True] * 3
+    assert issuer.requests == 1
+
+
 async def test_who_hangs_up_leaves_the_fetch_to_the_others(
     gate: Issuers, issuer: LocalIssuer
 ) -> None:
@@ -186,7 +197,7 @@ OUTAGES = {
     "a list": Answer(200, b"[]"),
     "not UTF-8": Answer(200, b'{"keys": "\xff"}'),
     "nested": Answer(200, b"[" * 100_000),
-    "compressed": Answer(200, b"\x1f\x8b" + b"x" * 99, {"content-encoding": "gzip"}),
+    "compressed": Answer(200, gzip.compress(b'{"keys": []}'), {"content-encoding": "gzip"}),
     "too many keys": Answer(200, json.dumps({"keys": [{}] * (MAX_KEYS + 1)}).encode()),
     "too large": Answer(200, b'{"keys": [], "x": "' + b"x" * MAX_BYTES + b'"}'),
 }
@@ -359,6 +370,7 @@ ED = jwk(private_key("OKP"), kid="a")
         pytest.param(RSA | {"n": ""}, [], id="no modulus"),
         pytest.param(RSA | {"n": "_" * 1_401}, [], id="an endless modulus"),
         pytest.param(RSA | {"e": "AQ"}, [], id="exponent 1"),
+        pytest.param(RSA | {"e": "_" * 342}, [], id="an endless exponent"),
         pytest.param(RSA | {"e": "Ag"}, [], id="exponent 2"),
         pytest.param({"kty": "RSA", "kid": "a"}, [], id="a name alone"),
         pytest.param(jwk(rsa.generate_private_key(65_537, 1_024), kid="a"), [], id="weak RSA"),
