@@ -370,7 +370,7 @@ ED = jwk(private_key("OKP"), kid="a")
         pytest.param(RSA | {"n": ""}, [], id="no modulus"),
         pytest.param(RSA | {"n": "_" * 1_401}, [], id="an endless modulus"),
         pytest.param(RSA | {"e": "AQ"}, [], id="exponent 1"),
-        pytest.param(RSA | {"e": "_" * 342}, [], id="an endless exponent"),
+        pytest.param(RSA | {"e": "_" * 300}, [], id="an endless exponent"),
         pytest.param(RSA | {"e": "Ag"}, [], id="exponent 2"),
         pytest.param({"kty": "RSA", "kid": "a"}, [], id="a name alone"),
         pytest.param(jwk(rsa.generate_private_key(65_537, 1_024), kid="a"), [], id="weak RSA"),
