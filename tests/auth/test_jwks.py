@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serve_app.auth.issuers import Issuers
@@ -453,6 +453,7 @@ def test_the_largest_set_is_read() -> None:
         KeySet.read(json.dumps({"keys": [*keys, {}]}).encode(), ALL)
 
 
+UNHURRIED = settings(deadline=None)  # the machine may be busy
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
@@ -462,6 +463,7 @@ MEMBERS = ["kty", "n", "e", "x", "y", "crv", "alg", "use", "kid", "key_ops", "d"
 KNOWN = st.sampled_from(["RSA", "EC", "OKP", "P-256", "Ed25519", "AQAB", "sig", RSA["n"], EC["x"]])
 
 
+@UNHURRIED
 @given(keys=st.lists(st.dictionaries(st.sampled_from(MEMBERS), KNOWN | JSON)) | JSON)
 def test_any_set_is_read_or_refused(keys: Any) -> None:
     """Whatever stands in a set, reading it ends in keys or in one refusal."""
@@ -471,6 +473,7 @@ def test_any_set_is_read_or_refused(keys: Any) -> None:
         assert not isinstance(keys, list) or len(keys) > MAX_KEYS
 
 
+@UNHURRIED
 @given(body=st.binary())
 def test_any_body_is_read_or_refused(body: bytes) -> None:
     """Whatever bytes come instead of a set, the refusal is the one the fetch expects."""
