@@ -128,7 +128,7 @@ class Issuers:
 
 
 async def _must_be_signed(token: Token, keys: Keys, now_s: float) -> None:
-    """Return if one of ``keys`` signed the token; looks for newer keys once if none did.
+    """Return if one of ``keys`` signed the token; looks for newer keys if none did.
 
     Raises:
         InvalidToken: none did, or there are no keys to tell by.

@@ -174,7 +174,7 @@ def _decoded(segment: bytes) -> bytes:
         ValueError: it is not.
     """
     plain = segment.translate(_TO_BASE64)
-    found = binascii.a2b_base64(plain + b"=" * (-len(plain) % 4), strict_mode=True)
+    found = binascii.a2b_base64(plain + b"=" * (-len(plain) % 4))
     if binascii.b2a_base64(found, newline=False).rstrip(b"=") != plain:
         raise ValueError("spare bits")
     return found

@@ -11,7 +11,7 @@ from typing import Any
 import jwt
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from serve_app.auth.claims import Verified
@@ -399,6 +399,7 @@ def test_a_refusal_repeats_nothing(judge: Judge) -> None:
 
 
 GOOD = compact({"alg": "RS256"}, claims(FILE), RS256)
+UNHURRIED = settings(deadline=None)  # the machine may be busy
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
@@ -407,6 +408,7 @@ JSON = st.recursive(
 ODD = st.sampled_from([AUDIENCE, "gate", NOW_S, SHARED, "admin", 10**400, "\ud800", -0.0, 1e-320])
 
 
+@UNHURRIED
 @given(text=st.text() | st.text("ab.=-_\ud800\0", max_size=40) | st.from_regex(r"e[\w.-]*"))
 @example("..")
 @example("e30.e30.e30")
@@ -416,6 +418,7 @@ def test_any_text_is_refused(judge: Judge, text: str) -> None:
     refused(judge, text)
 
 
+@UNHURRIED
 @given(at=st.integers(0, len(GOOD)), by=st.text(max_size=3), less=st.integers(0, 3))
 def test_a_mutated_token_is_refused(judge: Judge, at: int, by: str, less: int) -> None:
     """A good token with characters changed, lost or added is refused; only itself passes."""
@@ -426,6 +429,7 @@ def test_a_mutated_token_is_refused(judge: Judge, at: int, by: str, less: int) -
         refused(judge, text)
 
 
+@UNHURRIED
 @given(
     header=st.just({})
     | st.dictionaries(st.sampled_from(["alg", "kid", "typ", "jwk", "crit", "x"]), JSON | ODD),
@@ -451,6 +455,7 @@ def test_any_well_signed_claims(
     repr(found).encode()
 
 
+@UNHURRIED
 @given(payload=st.binary(max_size=60), signature=st.binary(max_size=300))
 def test_any_bytes_in_a_token(judge: Judge, payload: bytes, signature: bytes) -> None:
     """Whatever bytes stand in a payload or a signature, the token is refused."""

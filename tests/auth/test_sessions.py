@@ -151,6 +151,14 @@ async def test_a_session_in_other_words(changes: dict[str, object]) -> None:
         await gate().verify(text, now_s=NOW_S)
 
 
+async def test_a_permission_from_a_newer_gateway() -> None:
+    """What this gateway does not know it does not give."""
+    caller = Caller("t", "visitor-1", frozenset({"run_inference", "fly"}))
+    text, _ = SESSIONS.issue(caller, ttl_s=60, now_s=NOW_S)
+    found = await gate().verify(text, now_s=NOW_S)
+    assert found.caller.permissions == {"run_inference"}
+
+
 def test_a_secret_is_long() -> None:
     """A secret that could be guessed is refused where it is set; no two new ones are alike."""
     with pytest.raises(ValueError, match="32 bytes"):
