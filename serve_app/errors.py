@@ -27,6 +27,7 @@
         RateLimited         429 rate_limit_exceeded       retry_after_s
         QueueFull           429 queue_full                retry_after_s
         StoreUnavailable    503 state_store_unavailable   retry_after_s
+        IssuerUnavailable   503 issuer_unavailable        retry_after_s
         ShuttingDown        503 shutting_down             retry_after_s
       Dropped               after it had a place: place and request count were given back
         QueueTimeout        429 queue_timeout             retry_after_s
@@ -247,6 +248,14 @@ class StoreUnavailable(Refused):
 
     status = 503
     code = "state_store_unavailable"
+    type = "server_error"
+
+
+class IssuerUnavailable(Refused):
+    """The keys of the token's issuer could never be fetched, so nobody can judge the token."""
+
+    status = 503
+    code = "issuer_unavailable"
     type = "server_error"
 
 

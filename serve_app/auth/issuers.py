@@ -17,7 +17,7 @@ from serve_app.auth.sessions import ISSUER, Sessions
 from serve_app.auth.signature import Key, Keys, OneKey, is_signed, pem_key, secret_key
 from serve_app.auth.token import MAX_CHARS, Token, Window, malformed, must_name, parse, window
 from serve_app.auth_settings import Issuer
-from serve_app.errors import InvalidToken
+from serve_app.errors import InvalidToken, IssuerUnavailable
 from serve_app.settings import SettingsError
 
 MAX_REMEMBERED = 10_000
@@ -88,7 +88,8 @@ class Issuers:
 
         Raises:
             TokenExpired: it was good once.
-            InvalidToken: it is not good; with ``retry_after_s`` it may be, but nobody can tell now.
+            InvalidToken: it is not good.
+            IssuerUnavailable: its issuer's keys could never be fetched.
         """
         if not text.isascii() or len(text) > MAX_CHARS:
             raise malformed()
@@ -131,7 +132,8 @@ async def _must_be_signed(token: Token, keys: Keys, now_s: float) -> None:
     """Return if one of ``keys`` signed the token; looks for newer keys if none did.
 
     Raises:
-        InvalidToken: none did, or there are no keys to tell by.
+        InvalidToken: none did.
+        IssuerUnavailable: there are no keys to tell by.
     """
     keys.used(now_s)
     while not is_signed(token, keys.fitting(token.algorithm, token.kid)):
@@ -140,7 +142,7 @@ async def _must_be_signed(token: Token, keys: Keys, now_s: float) -> None:
     else:
         return
     if not keys.known:
-        raise InvalidToken(
+        raise IssuerUnavailable(
             "The keys of this token's issuer cannot be fetched now; try again.",
             retry_after_s=FIRST_RETRY_S,
         )

@@ -38,6 +38,7 @@ TABLE = {
     "RateLimited": (429, "rate_limit_exceeded", "rate_limit_error"),
     "QueueFull": (429, "queue_full", "rate_limit_error"),
     "StoreUnavailable": (503, "state_store_unavailable", "server_error"),
+    "IssuerUnavailable": (503, "issuer_unavailable", "server_error"),
     "ShuttingDown": (503, "shutting_down", "server_error"),
     "QueueTimeout": (429, "queue_timeout", "rate_limit_error"),
     "NoCapacity": (503, "no_capacity", "server_error"),
