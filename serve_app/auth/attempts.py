@@ -33,8 +33,10 @@ UNTOLD_MAX = 10_000
 """Subjects of whom the store has not been told; beyond, the oldest are dropped."""
 UNTOLD_FAILURES = 100
 """Failures of one of them; beyond, the oldest are dropped."""
-BATCH = 256
-"""Subjects told in one step, and changes of each part that one step reads."""
+BATCH = 64
+"""Subjects told in one step: about a millisecond of the store's time."""
+PAGE = 128
+"""Changes of each part that one step reads: less, but as long to take in here."""
 STEPS_AT_ONCE = 8
 """Steps of each kind that one look takes at most; the next goes on."""
 GATHER_S = 0.02
@@ -189,7 +191,8 @@ class Attempts:
             while self._untold:
                 await asyncio.sleep(GATHER_S)  # let a batch gather
                 async with self._one_at_a_time:
-                    await self._tell(self._batch())
+                    if self._untold:  # a look may have been quicker
+                        await self._tell(self._batch())
 
     def _batch(self) -> dict[str, _Untold]:
         """Take out what waited longest."""
@@ -241,16 +244,19 @@ class Attempts:
     async def _learn(self) -> bool:
         """Read one page of changes; return whether there may be more."""
         ttl_us = self._rules.ttl_seconds * SECOND_US
-        now_us, *parts = await self._store.run(
-            "attempt_look", _KEYS, [*self._seen_us, BATCH, ttl_us, KEPT_MAX]
-        )
+        asked: list[str | int | float] = [*self._seen_us, PAGE, ttl_us, KEPT_MAX]
+        try:
+            now_us, *parts = await self._store.run("attempt_look", _KEYS, asked)
+        except StoreUnavailable:
+            self._away = True
+            raise
         self._heard(now_us)
         for at, part in enumerate(parts):
             for name, state in zip(part[::2], part[1::2], strict=True):
                 entry = Entry.from_text(state)
                 self._adopt(name, entry)
                 self._seen_us[at] = entry.changed_us
-        return any(len(part) == 2 * BATCH for part in parts)
+        return any(len(part) == 2 * PAGE for part in parts)
 
     def _heard(self, now_us: int) -> None:
         """Note that the store answered, and what its clock says."""

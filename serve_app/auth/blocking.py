@@ -15,11 +15,11 @@ out of the second. That takes as many whole rounds as the part is long, each fro
 own. Nor do remembered blocks, however many, keep a new address from being counted.
 """
 
-import ipaddress
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
 from typing import Self
 
 from serve_app.auth_settings import BruteForce
@@ -35,6 +35,7 @@ LEAST_KEPT_US = 60 * SECOND_US
 SPARE = 16
 """Old subjects that one step forgets at most, besides one for each that it may have added."""
 UNKNOWN = "unknown"
+_MAPPED = bytes(10) + b"\xff\xff"
 
 
 @lru_cache(maxsize=8_192)
@@ -45,14 +46,14 @@ def subject(address: str) -> str:
     and all of that is one subject.
     """
     try:
-        found = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:
+        if ":" not in address:
+            return inet_ntop(AF_INET, inet_pton(AF_INET, address))
+        packed = inet_pton(AF_INET6, address.partition("%")[0])
+    except (OSError, ValueError):
         return UNKNOWN
-    if isinstance(found, ipaddress.IPv4Address):
-        return str(found)
-    if found.ipv4_mapped:
-        return str(found.ipv4_mapped)
-    return f"{ipaddress.IPv6Address(int(found) >> 64 << 64)}/64"
+    if packed.startswith(_MAPPED):
+        return inet_ntop(AF_INET, packed[len(_MAPPED) :])
+    return inet_ntop(AF_INET6, packed[:8] + bytes(8)) + "/64"
 
 
 @dataclass(frozen=True, slots=True)

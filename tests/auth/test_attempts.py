@@ -129,8 +129,9 @@ async def test_a_new_gateway_knows_the_blocks(gateway: Gateway) -> None:
 async def test_more_changes_than_one_page_are_learnt_in_one_look(
     gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A look goes on while pages are full."""
+    """A look goes on while pages are full, and tells more than one batch."""
     monkeypatch.setattr(attempts, "BATCH", 3)
+    monkeypatch.setattr(attempts, "PAGE", 3)
     one, other = gateway(), gateway()
     addresses = [f"198.51.100.{number}" for number in range(20)]
     for address in addresses:
@@ -206,7 +207,7 @@ async def test_success_costs_the_store_nothing_where_nothing_failed(
 async def test_malformed_ones_are_told_in_few_steps_and_without_a_look(
     gateway: Gateway, store_url: str
 ) -> None:
-    """A thousand from two hundred addresses: the store knows all soon, after one or two steps."""
+    """A thousand from two hundred addresses: the store knows all soon, after four steps."""
     one = gateway()
     with redis.Redis.from_url(store_url) as client:
         client.config_resetstat()
@@ -216,7 +217,50 @@ async def test_malformed_ones_are_told_in_few_steps_and_without_a_look(
         while client.zcard(keys.BLOCKED) < 200 and time.monotonic() < limit_s:
             await asyncio.sleep(0.01)  # the teller works in the background
         assert client.zcard(keys.BLOCKED) == 200
-        assert steps_run(client) <= 4
+        assert steps_run(client) <= 5
+
+
+async def test_malformed_ones_gather_before_they_are_told(
+    gateway: Gateway, store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first does not hurry off alone: those that come within moments go in one step."""
+    monkeypatch.setattr(attempts, "GATHER_S", 60)
+    one = gateway()
+    with redis.Redis.from_url(store_url) as client:
+        client.config_resetstat()
+        for number in range(50):
+            one.failed_unseen(f"198.51.100.{number}")
+            await asyncio.sleep(0)  # let the teller begin
+        assert len(one._untold) == 50
+        await one.tend()
+        assert (client.zcard(keys.SUSPECTS), steps_run(client)) == (50, 2)  # and the look
+
+
+async def test_a_store_that_is_away_is_not_knocked_at_by_every_stranger(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once it did not answer, only looks ask again, however many malformed ones come."""
+    monkeypatch.setattr(attempts, "GATHER_S", 0)
+    knocks = 0
+
+    async def hang_up(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal knocks
+        knocks += 1
+        writer.close()
+
+    async with await asyncio.start_server(hang_up, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        store = Store(f"redis://127.0.0.1:{port}", timeout_ms=5_000)
+        one = gateway(store=store)
+        with pytest.raises(StoreUnavailable):
+            await one.tend()
+        knocks = 0
+        for number in range(30):
+            one.failed_unseen(f"198.51.100.{number}")
+            await asyncio.sleep(0.005)  # time in which a knock would be heard
+        assert knocks == 0
+        await one.close()
+        await store.close()
 
 
 async def test_what_the_store_missed_is_told_as_it_happened(
@@ -290,6 +334,22 @@ async def test_a_success_while_failures_are_on_their_way_wipes_them(
     with pytest.raises(StoreUnavailable):
         await look
     one._store = store  # it is back
+    await one.tend()
+    entry = record_of(store_url, HERE)
+    assert entry is not None
+    assert entry.record.failures_us == ()
+
+
+async def test_a_success_wipes_also_what_is_only_waiting_to_be_told(
+    gateway: Gateway, store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An address that strangers pushed out of the mirror, before the store heard of it."""
+    monkeypatch.setattr(attempts, "MIRROR_MAX", 1)
+    one = gateway()
+    for _ in range(4):
+        one.failed_unseen(HERE)
+    one.failed_unseen(THERE)
+    one.succeeded(HERE)
     await one.tend()
     entry = record_of(store_url, HERE)
     assert entry is not None

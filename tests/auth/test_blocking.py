@@ -1,5 +1,7 @@
 """When an address that shows wrong credentials is blocked, and for how long."""
 
+import ipaddress
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -42,11 +44,28 @@ LENGTHS_S = [30, 60, 120, 240, 480, 960, 1_920, 3_600, 3_600, 3_600]
         ("", "unknown"),
         ("192.0.2.7, 192.0.2.8", "unknown"),
         ("gate.example", "unknown"),
+        ("192.0.2.07", "unknown"),
+        ("192.0.2", "unknown"),
+        ("2001:db8::1::2", "unknown"),
+        ("2001:db8::\0", "unknown"),
+        ("2001:db8::\u0661", "unknown"),
     ],
 )
 def test_who_answers_for_an_address(address: str, expected: str) -> None:
     """An IPv4 address itself in every spelling, of IPv6 the /64, and else one for them all."""
     assert subject(address) == expected
+
+
+@given(st.ip_addresses())
+def test_subjects_agree_with_the_library_of_addresses(
+    address: ipaddress.IPv4Address | ipaddress.IPv6Address,
+) -> None:
+    """Whatever the address: itself, or its /64 in the one spelling it has."""
+    if isinstance(address, ipaddress.IPv4Address):
+        assert subject(str(address)) == str(address)
+    else:
+        expected = address.ipv4_mapped or ipaddress.ip_network((address, 64), strict=False)
+        assert subject(str(address)) == subject(address.exploded) == str(expected)
 
 
 def fail_at(record: Record, at_s: float, rules: BruteForce = RULES) -> tuple[float, float, Record]:

@@ -15,6 +15,7 @@ Clock    the store's TIME
 Twin     serve_app/auth/blocking.py
 ]]
 --@include blocking
+--@include suspects
 local k = {attempts = KEYS[1], suspects = KEYS[2], blocked = KEYS[3]}
 local now_us = server_time_us()
 

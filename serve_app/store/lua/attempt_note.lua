@@ -16,6 +16,7 @@ Clock    the store's TIME
 Twin     serve_app/auth/blocking.py
 ]]
 --@include blocking
+--@include suspects
 local SPARE = 16 -- old subjects forgotten besides one for each note
 local k = {attempts = KEYS[1], suspects = KEYS[2], blocked = KEYS[3]}
 local now_us = server_time_us()
@@ -27,7 +28,6 @@ local blocked = redis.call("ZRANGE", k.blocked, 0, 0, "REV", "WITHSCORES")[2]
 local change_us = math.max(now_us, tonumber(suspect or 0) + 1, tonumber(blocked or 0) + 1)
 
 local function write(subject, state)
-  state.changed_us, change_us = change_us, change_us + 1
   redis.call("HSET", k.attempts, subject, as_text(state))
   if state.rounds > 0 then
     redis.call("ZREM", k.suspects, subject)
@@ -42,10 +42,7 @@ local notes = cjson.decode(ARGV[1])
 local told = {now_us}
 for i, note in ipairs(notes) do
   local subject, changed = note[1], note[2] == 1
-  local state = read(k, subject)
-  if changed then
-    state = {changed_us = 0, rounds = 0, until_us = 0, failures_us = {}}
-  end
+  local state = changed and clean() or read(k, subject)
   local left_us, block_us = 0, 0
   for age = 3, #note do
     local began_us
@@ -54,6 +51,7 @@ for i, note in ipairs(notes) do
     block_us = began_us > 0 and began_us or block_us
   end
   if changed then
+    state.changed_us, change_us = change_us, change_us + 1
     write(subject, state)
   end
   told[i + 1] = {left_us, block_us, as_text(state)}
