@@ -6,12 +6,13 @@
           UnknownTenant     400 unknown_tenant
         BodyTooLarge        413 request_too_large
         WrongMediaType      415 unsupported_media_type
-        NoSuchRoute         404 not_found
+        NotFound            404
+          NoSuchRoute           not_found
+          NoSuchModel           model_not_found
+          NoSuchKey             key_not_found
+          NoSuchTenant          tenant_not_found
+          NoSuchUser            user_not_found
         WrongMethod         405 method_not_allowed        Allow
-        NoSuchModel         404 model_not_found
-        NoSuchKey           404 key_not_found
-        NoSuchTenant        404 tenant_not_found
-        NoSuchUser          404 user_not_found
         AlreadyExists       409 already_exists
         InUse               409 in_use
         Unauthenticated     401 WWW-Authenticate
@@ -41,6 +42,9 @@ A leaf fixes status, code and type; ``ingress`` turns it into a reply and knows 
 
 from typing import ClassVar
 
+SERVER_ERROR = 500
+_TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+
 
 class GateError(Exception):
     """Base class; raise a leaf. ``str(err)`` is shown to the caller, so it holds no secret.
@@ -54,6 +58,11 @@ class GateError(Exception):
     status: ClassVar[int] = 500
     code: ClassVar[str] = "internal_error"
     type: ClassVar[str] = "server_error"
+
+    def __init_subclass__(cls) -> None:
+        """Give a leaf the type that its status has in OpenAI's API."""
+        ours = "server_error" if cls.status >= SERVER_ERROR else "invalid_request_error"
+        cls.type = _TYPES.get(cls.status, ours)
 
     def __init__(
         self,
@@ -71,8 +80,6 @@ class GateError(Exception):
 
 class Refused(GateError):
     """Turned away before anything was reserved."""
-
-    type = "invalid_request_error"
 
 
 class InvalidRequest(Refused):
@@ -102,11 +109,40 @@ class WrongMediaType(Refused):
     code = "unsupported_media_type"
 
 
-class NoSuchRoute(Refused):
-    """No route has this path."""
+class NotFound(Refused):
+    """What the request names does not exist."""
 
     status = 404
+
+
+class NoSuchRoute(NotFound):
+    """No route has this path."""
+
     code = "not_found"
+
+
+class NoSuchModel(NotFound):
+    """No model has this name."""
+
+    code = "model_not_found"
+
+
+class NoSuchKey(NotFound):
+    """No key has this id."""
+
+    code = "key_not_found"
+
+
+class NoSuchTenant(NotFound):
+    """No tenant has this id."""
+
+    code = "tenant_not_found"
+
+
+class NoSuchUser(NotFound):
+    """No user has this name."""
+
+    code = "user_not_found"
 
 
 class WrongMethod(Refused):
@@ -118,34 +154,6 @@ class WrongMethod(Refused):
     def __init__(self, message: str, *, allow: str) -> None:
         super().__init__(message)
         self.allow = allow
-
-
-class NoSuchModel(Refused):
-    """No model has this name."""
-
-    status = 404
-    code = "model_not_found"
-
-
-class NoSuchKey(Refused):
-    """No key has this id."""
-
-    status = 404
-    code = "key_not_found"
-
-
-class NoSuchTenant(Refused):
-    """No tenant has this id."""
-
-    status = 404
-    code = "tenant_not_found"
-
-
-class NoSuchUser(Refused):
-    """No user has this name."""
-
-    status = 404
-    code = "user_not_found"
 
 
 class AlreadyExists(Refused):
@@ -166,7 +174,6 @@ class Unauthenticated(Refused):
     """The caller is unknown."""
 
     status = 401
-    type = "authentication_error"
 
 
 class MissingCredentials(Unauthenticated):
@@ -204,7 +211,6 @@ class Forbidden(Refused):
 
     status = 403
     code = "permission_denied"
-    type = "permission_error"
 
 
 class ModelForbidden(Forbidden):
@@ -224,7 +230,6 @@ class TooManyAttempts(Refused):
 
     status = 429
     code = "too_many_failed_attempts"
-    type = "rate_limit_error"
 
 
 class RateLimited(Refused):
@@ -232,7 +237,6 @@ class RateLimited(Refused):
 
     status = 429
     code = "rate_limit_exceeded"
-    type = "rate_limit_error"
 
 
 class QueueFull(Refused):
@@ -240,7 +244,6 @@ class QueueFull(Refused):
 
     status = 429
     code = "queue_full"
-    type = "rate_limit_error"
 
 
 class StoreUnavailable(Refused):
@@ -248,7 +251,6 @@ class StoreUnavailable(Refused):
 
     status = 503
     code = "state_store_unavailable"
-    type = "server_error"
 
 
 class IssuerUnavailable(Refused):
@@ -256,7 +258,6 @@ class IssuerUnavailable(Refused):
 
     status = 503
     code = "issuer_unavailable"
-    type = "server_error"
 
 
 class ShuttingDown(Refused):
@@ -264,7 +265,6 @@ class ShuttingDown(Refused):
 
     status = 503
     code = "shutting_down"
-    type = "server_error"
 
 
 class Dropped(GateError):
@@ -276,7 +276,6 @@ class QueueTimeout(Dropped):
 
     status = 429
     code = "queue_timeout"
-    type = "rate_limit_error"
 
 
 class NoCapacity(Dropped):

@@ -2,10 +2,12 @@
 
 import itertools
 import secrets
+import socket
 import statistics
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -129,12 +131,18 @@ def test_every_place_of_a_credential(
 def test_a_hostile_credential_is_refused_clearly(
     any_gate: RunningGate, place: str, value: bytes
 ) -> None:
-    """Empty, 64 KB, control and non-ASCII bytes: a clear 4xx, never a 5xx, nothing hangs."""
+    """Empty, 64 KB, control and non-ASCII bytes: a clear 4xx or a closed door, never a 5xx."""
     whole = b"Bearer " + value if place == "authorization" else value
-    with any_gate.client(None) as client:
-        said = client.get("/v1/models", headers=[(place.encode(), whole)])
-    assert said.status_code in (400, 401, 413, 429, 431)
-    assert "Traceback" not in said.text
+    request = b"GET /v1/models HTTP/1.1\r\nHost: gate\r\nConnection: close\r\n"
+    with socket.create_connection(("127.0.0.1", any_gate.port), timeout=20) as wire:
+        with suppress(BrokenPipeError):
+            wire.sendall(request + place.encode() + b": " + whole + b"\r\n\r\n")
+        said = b""
+        with suppress(ConnectionResetError):
+            while piece := wire.recv(65_536):
+                said += piece
+    assert said == b"" or said.split()[1] in (b"400", b"401", b"413", b"429", b"431"), said[:200]
+    assert b"Traceback" not in said
 
 
 def test_two_different_keys_are_400(house: RunningGate) -> None:
