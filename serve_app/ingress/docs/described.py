@@ -1,0 +1,152 @@
+"""What each route takes and gives, for the document: one row per route, whatever its entry tells.
+
+The entry in :mod:`serve_app.ingress.routes` tells method, path, permission and handler; the first
+line of the handler's docstring is the route's sentence, and the errors under ``Raises`` are among
+its refusals. A row adds what neither can tell. A route without a row fails a test.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from serve_app import errors
+from serve_app.auth import KeyRequest
+from serve_app.ingress.docs import shapes
+
+JSON, STREAM, HTML = "application/json", "text/event-stream", "text/html"
+FIELD = re.compile(r"{(\w+)(?::\w+)?}")
+"""A field in a route's path."""
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """What one route takes and gives.
+
+    A shape is whatever pydantic can describe: a model, a typed dict, a data class, ``dict``.
+
+    Attributes:
+        reply: the shape of a success; None if it has no body.
+        status: of a success.
+        media: in which a success may come; what is not JSON is text.
+        otherwise: replies that are neither success nor refusal, by status.
+        body: the shape of the body; None if none is read.
+        example: a body that works.
+        query: the shape of the query; each field is one parameter.
+        refusals: of its own, which the handler's docstring does not name.
+        sentence: what it does, where the handler's docstring cannot tell.
+    """
+
+    reply: Any = None
+    status: int = 200
+    media: tuple[str, ...] = (JSON,)
+    otherwise: Mapping[int, Any] = field(default_factory=dict)
+    body: Any = None
+    example: Mapping[str, Any] | None = None
+    query: Any = None
+    refusals: tuple[type[errors.GateError], ...] = ()
+    sentence: str = ""
+
+
+_HELLO = {"model": "smollm2-135m", "max_tokens": 64}
+_CHAT = {**_HELLO, "messages": [{"role": "user", "content": "Hello!"}]}
+_COMPLETION = Described(
+    shapes.Answer,
+    media=(JSON, STREAM),
+    body=shapes.AskedCompletion,
+    example={**_HELLO, "prompt": "Once upon a time"},
+    sentence="Continue a text, whole or as a stream.",
+)
+_KEY = {"name": "ci", "limits": {"requests_per_minute": 60}, "expires_in_days": 90}
+
+DESCRIBED: Mapping[tuple[str, str], Described] = {
+    ("GET", "/health"): Described(shapes.Alive),
+    ("GET", "/health/live"): Described(shapes.Alive),
+    ("GET", "/health/ready"): Described(shapes.Readiness, otherwise={503: shapes.Readiness}),
+    ("GET", "/openapi.json"): Described(dict[str, Any]),
+    ("GET", "/docs"): Described(str, media=(HTML,)),
+    ("GET", "/v1/models"): Described(shapes.ServedModels),
+    ("GET", "/v1/models/{model:path}"): Described(shapes.ServedModel),
+    ("POST", "/v1/chat/completions"): Described(
+        shapes.Answer,
+        media=(JSON, STREAM),
+        body=shapes.AskedChat,
+        example=_CHAT,
+        sentence="Continue a conversation, whole or as a stream.",
+    ),
+    ("POST", "/v1/completions"): _COMPLETION,
+    ("POST", "/completions"): _COMPLETION,
+    ("POST", "/v1/auth/api-keys"): Described(
+        shapes.MadeKey, 201, body=KeyRequest, example=_KEY, refusals=(errors.UnknownTenant,)
+    ),
+    ("GET", "/v1/auth/api-keys"): Described(shapes.ShownKeys, query=shapes.KeyQuery),
+    ("DELETE", "/v1/auth/api-keys/{key_id}"): Described(status=204, query=shapes.TenantQuery),
+}
+
+INFERENCE = ("Inference", "Ask a model.")
+OTHER = ("Other", "Not described.")
+GROUPS: Mapping[str, tuple[str, str]] = {
+    "/v1/models": ("Models", "What there is to ask."),
+    "/v1/auth": ("Sign-in", "Who am I, and tokens for users and visitors."),
+    "/v1/auth/api-keys": ("Keys", "Make, change and revoke keys; in force for the next request."),
+    "/v1/auth/users": ("Users", "People with a password."),
+    "/v1/tenants": ("Tenants", "Who owns keys, and what they share."),
+    "/v1/audit": ("Audit", "Who changed what."),
+    "/health": ("Health", "Is it there, and is it ready."),
+    "/openapi.json": ("Reference", "This document and its page."),
+    "/docs": ("Reference", "This document and its page."),
+}
+"""Heading and sentence of the routes under a path, in the order of the document.
+
+What an engine answers is inference; of all others, the longest path that fits counts.
+"""
+
+PATH_FIELDS: Mapping[str, tuple[str, type[errors.GateError]]] = {
+    "model": ("The model's name; it may contain slashes.", errors.NoSuchModel),
+    "key_id": ("The key's public id.", errors.NoSuchKey),
+    "tenant": ("The tenant's id.", errors.NoSuchTenant),
+    "name": ("The user's name.", errors.NoSuchUser),
+}
+"""What stands for a field of a path, and the refusal if there is none such."""
+
+
+def _header(description: str, example: str) -> dict[str, Any]:
+    return {"description": description, "schema": {"type": "string"}, "example": example}
+
+
+HEADERS: Mapping[str, dict[str, Any]] = {
+    "x-request-id": _header(
+        "Names this exchange in the gate's log.", "req-5f1d3c0a9b7e4d2c8a6f01e3"
+    ),
+    "www-authenticate": _header("How to show a credential.", 'Bearer realm="sluicegate"'),
+    "allow": _header("The methods that the path takes.", "DELETE, GET"),
+    "retry-after": _header("Seconds until it may pass, where waiting helps.", "2"),
+    "retry-after-ms": _header("The same in milliseconds.", "1417"),
+    "x-refused-by": _header("The limit or reason that refused.", "key:requests_per_minute"),
+    "x-ratelimit-limit-requests": _header("Requests a minute.", "60"),
+    "x-ratelimit-remaining-requests": _header("Requests that may come now.", "59"),
+    "x-ratelimit-reset-requests": _header("Time until the limit is whole again.", "1s"),
+    "x-queue-time-ms": _header("Milliseconds spent in line.", "0.4"),
+    "x-served-class": _header("The class that it waited in.", "standard"),
+}
+"""Every header of ours that a reply may carry."""
+
+ENGINE_HEADERS = (
+    "x-ratelimit-limit-requests",
+    "x-ratelimit-remaining-requests",
+    "x-ratelimit-reset-requests",
+    "x-queue-time-ms",
+    "x-served-class",
+)
+"""Those on every answer of an engine."""
+
+INTRODUCTION = """\
+One gate in front of GPU model replicas: who is calling, how much, and when. Every OpenAI client \
+speaks to it; its base URL is this gate's address with `/v1` behind it.
+
+A request shows one credential. Of several, the first in the order of the schemes decides, and a \
+bad one is never rescued by another; two different keys are refused with 400. Never in the query: \
+that ends up in logs.
+
+What is refused says why: `error.code` is for programs, `error.message` says what to do, and where \
+waiting helps, `Retry-After` says how long."""

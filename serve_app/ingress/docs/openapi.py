@@ -1,0 +1,177 @@
+"""The OpenAPI 3.1 document of a table of routes. Pure.
+
+**Decided: permissions are ``x-permission``.** Scopes are OAuth's; tools show no others.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from http import HTTPStatus
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+import serve_app
+from serve_app.ingress.docs import refused
+from serve_app.ingress.docs.described import (
+    DESCRIBED,
+    ENGINE_HEADERS,
+    FIELD,
+    GROUPS,
+    HEADERS,
+    INFERENCE,
+    INTRODUCTION,
+    JSON,
+    OTHER,
+    PATH_FIELDS,
+    STREAM,
+    Described,
+)
+from serve_app.ingress.docs.schemas import DIALECT, Json, Schemas, query_fields
+from serve_app.ingress.docs.schemes import SCHEMES, SECURITY
+from serve_app.ingress.docs.sentences import Docstring
+
+if TYPE_CHECKING:
+    from serve_app.ingress.routes import Entry
+
+_STREAM = (
+    "Events `data: {…}`, each with a part of the answer, then `data: [DONE]`. A stream that breaks "
+    "ends with `event: error` and a refusal, and without `[DONE]`."
+)
+_ENGINE_REFUSAL = {
+    "description": "What the engine itself refuses, in its own words.",
+    "content": {JSON: {"schema": {"type": "object"}}},
+}
+_REQUEST_ID = {
+    "name": "x-request-id",
+    "in": "header",
+    "description": "Your name for this exchange; kept if it is safe, else the reply has a new one.",
+    "schema": {"type": "string", "pattern": "^[A-Za-z0-9._:-]{1,128}$"},
+}
+
+
+def document(
+    table: Iterable["Entry"], described: Mapping[tuple[str, str], Described] = DESCRIBED
+) -> Json:
+    """Return the document of ``table``; a route without a row is told as far as it is known."""
+    unknown = Described(dict[str, Any])
+    rows = [(entry, described.get((entry.method, entry.path), unknown)) for entry in table]
+    schemas = Schemas(row for _, row in rows)
+    responses = {kind.__name__: refused.response((kind,)) for kind in refused.raisable()}
+    paths: dict[str, Json] = {}
+    for entry, row in rows:
+        path = paths.setdefault(FIELD.sub(r"{\1}", entry.path), {})
+        path["parameters"] = [_ref("parameters", "RequestId"), *_in_path(entry)]
+        path[entry.method.lower()] = _operation(entry, row, schemas, responses)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Sluicegate",
+            "version": serve_app.__version__,
+            "description": INTRODUCTION,
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "jsonSchemaDialect": DIALECT,
+        "servers": [
+            {"url": "/"},
+            {"url": "/api", "description": "The same routes, for those who look for them there."},
+        ],
+        "security": SECURITY,
+        "tags": _tags({group(entry) for entry, _ in rows}),
+        "paths": paths,
+        "components": {
+            "schemas": {**schemas.named, "Refusal": refused.schema()},
+            "responses": responses,
+            "parameters": {"RequestId": _REQUEST_ID},
+            "headers": dict(HEADERS),
+            "examples": {kind.code: refused.example(kind) for kind in refused.raisable()},
+            "securitySchemes": SCHEMES,
+        },
+    }
+
+
+def group(entry: "Entry") -> tuple[str, str]:
+    """Return heading and sentence of the group that a route belongs to; of none, ``OTHER``."""
+    if entry.engine_path:
+        return INFERENCE
+    fitting = [start for start in GROUPS if f"{entry.path}/".startswith(f"{start}/")]
+    return GROUPS[max(fitting, key=len)] if fitting else OTHER
+
+
+def _operation(entry: "Entry", row: Described, schemas: Schemas, responses: Json) -> Json:
+    """Return one method of one path; the refusals that it joins are added to ``responses``."""
+    told = Docstring.of(entry.handler)
+    operation: Json = {
+        "operationId": _operation_id(entry),
+        "tags": [group(entry)[0]],
+        "summary": row.sentence or told.sentence,
+        "description": " ".join(filter(None, [told.more, _permission(entry, row)])),
+        "responses": {str(row.status): _success(entry, row, schemas)},
+    }
+    if entry.permission:
+        operation["x-permission"] = entry.permission
+    else:
+        operation["security"] = []
+    if row.query is not None:
+        operation["parameters"] = list(query_fields(row.query))
+    if row.body is not None:
+        operation["requestBody"] = {"required": True, "content": {JSON: _body(row, schemas)}}
+    for status, same in groupby(refused.refused(entry, row), key=lambda kind: kind.status):
+        kinds = tuple(same)
+        responses.setdefault(refused.name(kinds), refused.response(kinds))
+        operation["responses"][str(status)] = _ref("responses", refused.name(kinds))
+    for status, shape in row.otherwise.items():
+        operation["responses"][str(status)] = _reply(status, {JSON: {"schema": schemas.of(shape)}})
+    if entry.engine_path:
+        operation["responses"]["4XX"] = _ENGINE_REFUSAL
+    return operation
+
+
+def _operation_id(entry: "Entry") -> str:
+    words = re.findall(r"\w+", FIELD.sub(r"\1", entry.path))
+    return "_".join([entry.method.lower(), *words])
+
+
+def _permission(entry: "Entry", row: Described) -> str:
+    """Return what a caller needs."""
+    if not entry.permission:
+        return "Open to everyone."
+    streaming = ", and `use_streaming` for a stream" if STREAM in row.media else ""
+    return f"Needs the permission `{entry.permission}`{streaming}."
+
+
+def _body(row: Described, schemas: Schemas) -> Json:
+    told = {"schema": schemas.of(row.body, "validation")}
+    return told if row.example is None else {**told, "example": row.example}
+
+
+def _success(entry: "Entry", row: Described, schemas: Schemas) -> Json:
+    content: Json = {}
+    if row.reply is not None:
+        for media in row.media:
+            content[media] = {
+                "schema": schemas.of(row.reply) if media == JSON else {"type": "string"}
+            }
+    if STREAM in content:
+        content[STREAM]["schema"]["description"] = _STREAM
+    return _reply(row.status, content, *(ENGINE_HEADERS if entry.engine_path else ()))
+
+
+def _reply(status: int, content: Json, *headers: str) -> Json:
+    carried = {name: _ref("headers", name) for name in ("x-request-id", *headers)}
+    told: Json = {"description": HTTPStatus(status).phrase, "headers": carried}
+    return {**told, "content": content} if content else told
+
+
+def _in_path(entry: "Entry") -> Iterator[Json]:
+    for name in FIELD.findall(entry.path):
+        told = PATH_FIELDS[name][0] if name in PATH_FIELDS else ""
+        shown = {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+        yield {**shown, "description": told}
+
+
+def _tags(used: set[tuple[str, str]]) -> list[Json]:
+    every = dict.fromkeys((INFERENCE, *GROUPS.values(), OTHER))
+    return [{"name": name, "description": told} for name, told in every if (name, told) in used]
+
+
+def _ref(kind: str, name: str) -> Json:
+    return {"$ref": f"#/components/{kind}/{name}"}

@@ -1,0 +1,170 @@
+"""The shapes of what goes over the wire, for the document: replies, queries and engines' bodies.
+
+They describe and do not check: a story holds the gate's real replies to them. Bodies that the gate
+checks itself are described by the models that check them.
+"""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Shape(BaseModel):
+    """One JSON object; its fields' sentences are in the document."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+
+class EngineShape(Shape):
+    """One JSON object that the engine reads or writes; it may carry more than is told here."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+class Alive(Shape):
+    """A gateway that answers."""
+
+    status: Literal["ok"]
+
+
+class Readiness(Shape):
+    """What is there and what is not yet."""
+
+    status: Literal["ready", "not ready"]
+    store: Literal["ok", "unavailable"]
+    models: dict[str, Literal["ready", "asleep", "starting", "failing"]]
+    """Each model's state; one that is asleep wakes for the first request."""
+
+
+class ServedModel(Shape):
+    """One model."""
+
+    id: str
+    """The name to ask for."""
+
+    object: Literal["model"]
+    created: int
+    owned_by: str
+    max_model_len: int | None = None
+    """Tokens of prompt and answer together, where it is known."""
+
+
+class ServedModels(Shape):
+    """The models that the caller may use."""
+
+    object: Literal["list"]
+    data: list[ServedModel]
+
+
+class TenantQuery(Shape):
+    """Whose things are meant."""
+
+    tenant: str | None = None
+    """The tenant, by default the caller's own; only an operator may name another."""
+
+
+class KeyQuery(TenantQuery):
+    """A page of a tenant's keys."""
+
+    limit: int = Field(default=100, ge=1, le=1_000)
+    """Keys on a page."""
+
+    after: str = "0"
+    """The `after` of the page before."""
+
+
+class ShownKey(Shape):
+    """A key, without its secret."""
+
+    id: str
+    """Its public id; stands in logs."""
+
+    name: str
+    tenant: str
+    permissions: list[str]
+    models: list[str] | None
+    """The models that it may use; null for all."""
+
+    limits: dict[str, Any]
+    metadata: dict[str, Any]
+    created_at: str
+    """RFC 3339, UTC."""
+
+    expires_at: str | None
+    """RFC 3339, UTC; null for never."""
+
+
+class MadeKey(ShownKey):
+    """A new key."""
+
+    key: str
+    """The key itself, shown this once."""
+
+
+class ShownKeys(Shape):
+    """A page of keys, oldest first."""
+
+    object: Literal["list"]
+    data: list[ShownKey]
+    has_more: bool
+    after: str | None
+    """Ask for the next page with it; null on the last."""
+
+
+class Message(EngineShape):
+    """One turn of a conversation."""
+
+    role: str
+    """`system`, `user`, `assistant` or `tool`."""
+
+    content: str | list[dict[str, Any]] | None = None
+    """Text, or parts of text and images for models that take them."""
+
+
+class Asked(EngineShape):
+    """What every inference request says; all other fields reach the engine as they are."""
+
+    model: str
+    """A name from `GET /v1/models`."""
+
+    max_tokens: int | None = Field(default=None, ge=1)
+    """Tokens of the answer at most."""
+
+    temperature: float | None = Field(default=None, ge=0)
+    stream: bool | None = None
+    """Send the answer as it is made, as an event stream that ends with `data: [DONE]`."""
+
+    stream_options: dict[str, Any] | None = None
+    """`{"include_usage": true}` adds an event with the usage before the end."""
+
+
+class AskedChat(Asked):
+    """A conversation to continue, in OpenAI's shape; the engine reads it."""
+
+    messages: list[Message]
+
+
+class AskedCompletion(Asked):
+    """A text to continue, in OpenAI's shape; the engine reads it."""
+
+    prompt: str | list[Any]
+    """Text or token ids, one or several."""
+
+
+class Usage(EngineShape):
+    """Tokens, as the engine counted them."""
+
+    prompt_tokens: int
+    completion_tokens: int | None = None
+    total_tokens: int
+
+
+class Answer(EngineShape):
+    """The engine's answer, in its own words."""
+
+    id: str
+    object: str
+    created: int
+    model: str
+    choices: list[dict[str, Any]]
+    usage: Usage | None = None
