@@ -12,7 +12,7 @@ from starlette.routing import Route
 
 from serve_app.auth import Caller
 from serve_app.errors import WrongMethod
-from serve_app.ingress import about, accounts, admin, records, tenancy
+from serve_app.ingress import about, accounts, admin, docs, records, tenancy
 from serve_app.ingress.admission import admitted
 from serve_app.ingress.asked import NO_STORE
 from serve_app.ingress.exchange import Exchange, Receive, Scope, Send
@@ -43,6 +43,8 @@ TABLE = (
     Entry("GET", "/health", OPEN, about.health),
     Entry("GET", "/health/live", OPEN, about.health),
     Entry("GET", "/health/ready", OPEN, about.ready),
+    Entry("GET", "/openapi.json", OPEN, docs.reference),
+    Entry("GET", "/docs", OPEN, docs.page),
     Entry("GET", "/v1/models", "read_models", about.models),
     Entry("GET", "/v1/models/{model:path}", "read_models", about.model),
     Entry("POST", "/v1/chat/completions", PAGE, inference, "/v1/chat/completions"),

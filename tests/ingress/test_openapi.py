@@ -145,7 +145,7 @@ def test_each_route_says_who_may_call(entry: Entry) -> None:
     operation = OPERATIONS[told(entry)]
     assert operation.get("x-permission", "") == entry.permission
     assert operation.get("security") == (None if entry.permission else [])
-    assert entry.permission in auth.PERMISSIONS | {""}
+    assert entry.permission in auth.PERMISSIONS | {"", "caller"}
     assert (entry.permission or "Open to everyone") in operation["description"]
     assert ("missing_credentials" in codes(told(entry)).get("401", ())) == bool(entry.permission)
 

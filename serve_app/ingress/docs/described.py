@@ -10,11 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from serve_app import errors
-from serve_app.auth import KeyRequest
+from serve_app import auth, errors
 from serve_app.ingress.docs import shapes
+from serve_app.ingress.docs import shapes_admin as admin
 
 JSON, STREAM, HTML = "application/json", "text/event-stream", "text/html"
+JSONL = "application/jsonl"
 FIELD = re.compile(r"{(\w+)(?::\w+)?}")
 """A field in a route's path."""
 
@@ -57,6 +58,9 @@ _COMPLETION = Described(
     example={**_HELLO, "prompt": "Once upon a time"},
     sentence="Continue a text, whole or as a stream.",
 )
+_LOGIN = {"username": "ada", "password": "…"}
+_LOGIN_REFUSALS = (errors.InvalidLogin, errors.TooManyAttempts, errors.RateLimited)
+_GIVING = (errors.UnknownTenant, errors.Forbidden, errors.ModelForbidden, errors.AddressForbidden)
 _KEY = {"name": "ci", "limits": {"requests_per_minute": 60}, "expires_in_days": 90}
 
 DESCRIBED: Mapping[tuple[str, str], Described] = {
@@ -76,11 +80,81 @@ DESCRIBED: Mapping[tuple[str, str], Described] = {
     ),
     ("POST", "/v1/completions"): _COMPLETION,
     ("POST", "/completions"): _COMPLETION,
-    ("POST", "/v1/auth/api-keys"): Described(
-        shapes.MadeKey, 201, body=KeyRequest, example=_KEY, refusals=(errors.UnknownTenant,)
+    ("POST", "/v1/auth/login"): Described(
+        admin.GivenToken, body=auth.LoginRequest, example=_LOGIN, refusals=_LOGIN_REFUSALS
     ),
-    ("GET", "/v1/auth/api-keys"): Described(shapes.ShownKeys, query=shapes.KeyQuery),
-    ("DELETE", "/v1/auth/api-keys/{key_id}"): Described(status=204, query=shapes.TenantQuery),
+    ("POST", "/v1/auth/visitor"): Described(
+        admin.GivenToken,
+        body=auth.VisitorRequest,
+        example={"captcha_token": "…"},
+        refusals=(*_LOGIN_REFUSALS, errors.NoSuchRoute, errors.UpstreamFailed),
+    ),
+    ("POST", "/v1/auth/logout"): Described(status=204, refusals=(errors.InvalidRequest,)),
+    ("POST", "/v1/auth/password"): Described(
+        admin.GivenToken,
+        body=auth.PasswordRequest,
+        example={"old_password": "…", "new_password": "correct horse battery"},
+        refusals=(*_LOGIN_REFUSALS, errors.Forbidden, errors.InUse),
+    ),
+    ("GET", "/v1/auth/whoami"): Described(admin.Myself),
+    ("POST", "/v1/auth/api-keys"): Described(
+        admin.MadeKey, 201, body=auth.KeyRequest, example=_KEY, refusals=_GIVING
+    ),
+    ("GET", "/v1/auth/api-keys"): Described(admin.ShownKeys, query=admin.TenantPageQuery),
+    ("GET", "/v1/auth/api-keys/{key_id}"): Described(admin.ShownKey, query=admin.TenantQuery),
+    ("PATCH", "/v1/auth/api-keys/{key_id}"): Described(
+        admin.ShownKey,
+        query=admin.TenantQuery,
+        body=auth.KeyChange,
+        example={"weight": 2},
+        refusals=(*_GIVING, errors.InUse),
+    ),
+    ("DELETE", "/v1/auth/api-keys/{key_id}"): Described(status=204, query=admin.TenantQuery),
+    ("POST", "/v1/auth/api-keys/{key_id}/rotate"): Described(
+        admin.RotatedKey,
+        query=admin.TenantQuery,
+        body=auth.Rotation,
+        example={"overlap_s": 3600},
+    ),
+    ("POST", "/v1/auth/revocations"): Described(
+        status=204,
+        body=auth.RevocationRequest,
+        example={"issuer": "https://login.example", "jti": "9b2e7c"},
+        refusals=(errors.UnknownTenant,),
+    ),
+    ("POST", "/v1/auth/users"): Described(
+        admin.ShownUser,
+        201,
+        body=auth.UserRequest,
+        example={"name": "ada", "password": "correct horse battery", "role": "user"},
+        refusals=(*_GIVING, errors.AlreadyExists, errors.RateLimited),
+    ),
+    ("GET", "/v1/auth/users"): Described(admin.ShownUsers, query=admin.TenantPageQuery),
+    ("GET", "/v1/auth/users/{name}"): Described(admin.ShownUser),
+    ("PATCH", "/v1/auth/users/{name}"): Described(
+        admin.ShownUser,
+        body=auth.UserChange,
+        example={"role": "viewer"},
+        refusals=(*_GIVING, errors.InUse, errors.RateLimited),
+    ),
+    ("DELETE", "/v1/auth/users/{name}"): Described(status=204),
+    ("POST", "/v1/tenants"): Described(
+        admin.ShownTenant,
+        201,
+        body=auth.TenantRequest,
+        example={"id": "acme", "limits": {"requests_per_minute": 6000}},
+        refusals=(errors.AlreadyExists,),
+    ),
+    ("GET", "/v1/tenants"): Described(admin.ShownTenants, query=admin.PageQuery),
+    ("GET", "/v1/tenants/{tenant}"): Described(admin.ShownTenant),
+    ("PATCH", "/v1/tenants/{tenant}"): Described(
+        admin.ShownTenant,
+        body=auth.TenantChange,
+        example={"weight": 2},
+        refusals=(errors.InUse,),
+    ),
+    ("DELETE", "/v1/tenants/{tenant}"): Described(status=204, refusals=(errors.InUse,)),
+    ("GET", "/v1/audit"): Described(admin.AuditPage, media=(JSON, JSONL), query=admin.AuditQuery),
 }
 
 INFERENCE = ("Inference", "Ask a model.")

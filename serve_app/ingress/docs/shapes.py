@@ -1,6 +1,6 @@
 """The shapes of what goes over the wire, for the document: replies, queries and engines' bodies.
 
-They describe and do not check: a story holds the gate's real replies to them. Bodies that the gate
+Those of the admin API are in :mod:`serve_app.ingress.docs.shapes_admin`. They describe and do not check: a story holds the gate's real replies to them. Bodies that the gate
 checks itself are described by the models that check them.
 """
 
@@ -25,6 +25,8 @@ class Alive(Shape):
     """A gateway that answers."""
 
     status: Literal["ok"]
+    auth: Literal["disabled"] | None = None
+    """There only if everyone is let in."""
 
 
 class Readiness(Shape):
@@ -54,61 +56,6 @@ class ServedModels(Shape):
 
     object: Literal["list"]
     data: list[ServedModel]
-
-
-class TenantQuery(Shape):
-    """Whose things are meant."""
-
-    tenant: str | None = None
-    """The tenant, by default the caller's own; only an operator may name another."""
-
-
-class KeyQuery(TenantQuery):
-    """A page of a tenant's keys."""
-
-    limit: int = Field(default=100, ge=1, le=1_000)
-    """Keys on a page."""
-
-    after: str = "0"
-    """The `after` of the page before."""
-
-
-class ShownKey(Shape):
-    """A key, without its secret."""
-
-    id: str
-    """Its public id; stands in logs."""
-
-    name: str
-    tenant: str
-    permissions: list[str]
-    models: list[str] | None
-    """The models that it may use; null for all."""
-
-    limits: dict[str, Any]
-    metadata: dict[str, Any]
-    created_at: str
-    """RFC 3339, UTC."""
-
-    expires_at: str | None
-    """RFC 3339, UTC; null for never."""
-
-
-class MadeKey(ShownKey):
-    """A new key."""
-
-    key: str
-    """The key itself, shown this once."""
-
-
-class ShownKeys(Shape):
-    """A page of keys, oldest first."""
-
-    object: Literal["list"]
-    data: list[ShownKey]
-    has_more: bool
-    after: str | None
-    """Ask for the next page with it; null on the last."""
 
 
 class Message(EngineShape):
