@@ -43,6 +43,7 @@ from tests.accounts import (
 )
 
 NEW_PASSWORD = "battery staple horse"
+LOSSY_MS = 2147486425857
 HELD = ("attributes", "disabled", "not_before_ms", "rpm", "burst")
 
 
@@ -175,6 +176,24 @@ async def test_a_login_that_does_not_fit(
     assert (user is not None) == known
 
 
+async def test_every_login_asks_the_store_alike(users: Users, server: "redis.Redis") -> None:
+    """A wrong login costs the same calls whether there is such a user, none, or no such name."""
+
+    def calls() -> dict[str, int]:
+        stats = server.info("commandstats")
+        return {name: told["calls"] for name, told in stats.items() if name != "cmdstat_info"}
+
+    await users.create(asked("eve"), by=ACME)
+    await users.create(asked("off", disabled=True), by=ACME)
+    cost = []
+    for name in ("eve", "off", "nobody", "no/name"):
+        before = calls()
+        assert not await logs_in(users, name, "wrong horse")
+        cost.append({one: n - before[one] for one, n in calls().items() if n != before[one]})
+    assert cost[0]
+    assert cost == cost[:1] * 4
+
+
 async def test_a_session_ends_with_its_password(
     users: Users, tokens: Tokens, server: "redis.Redis"
 ) -> None:
@@ -220,6 +239,19 @@ async def test_a_session_counts_from_when_its_password_was_read(
         _, session = await login
     assert session is not None
     assert tokens.issued[session.token].issued_ms < int(server.hget(record, "not_before_ms") or 0)
+
+
+async def test_a_session_keeps_its_millisecond(
+    users: Users, tokens: Tokens, server: "redis.Redis"
+) -> None:
+    """A time that seconds as a float cannot hold exactly does not end a session as it begins."""
+    await users.create(asked("ada"), by=ACME)
+    record = keys.user_record("acme", "ada")
+    assert int(LOSSY_MS / 1_000 * 1_000) < LOSSY_MS
+    server.hset(record, "not_before_ms", LOSSY_MS)
+    _, session = await users.login(shown("ada"))
+    assert session is not None
+    assert tokens.issued[session.token].issued_ms == LOSSY_MS
 
 
 async def test_disabling_ends_sessions_and_other_changes_do_not(
@@ -353,6 +385,20 @@ async def test_ones_own_password(users: Users, name: str, old: str, new: str, to
     assert await logs_in(users, "eve")
 
 
+async def test_an_admins_new_password_is_not_undone(users: Users, store: Store) -> None:
+    """Whoever is changing the own password while an admin resets it has come too late."""
+    ada = (await users.create(asked("ada"), by=ACME)).caller()
+    request = PasswordRequest(old_password=PASSWORD, new_password="mallory's choice")
+    with slow_passwords() as slow:
+        own = asyncio.create_task(users_on(store, slow).change_password("ada", request, by=ada))
+        await asyncio.sleep(0.05)  # its hash takes some 300 ms
+        await users.update("ada", change(password=NEW_PASSWORD), by=ACME)
+        assert not own.done()
+        with pytest.raises(InUse, match="changed just now"):
+            await own
+    assert await logs_in(users, "ada", NEW_PASSWORD)
+
+
 async def test_a_name_is_won_once(store: Store, passwords: Passwords, server: Any) -> None:
     """Of many creates of one name at once, in whatever tenants, exactly one wins, every time."""
     await store.run("tenant_put", [keys.tenant_record("acme")], ["", "{}", -1, -1])
@@ -408,6 +454,14 @@ async def test_a_half_removed_user_is_gone(users: Users, server: Any) -> None:
     assert await logs_in(users, "ada")
 
 
+async def test_a_record_without_its_name_lets_nobody_in(users: Users, server: Any) -> None:
+    """A login goes by the name's claim, also in the tenant that always exists."""
+    await users.create(asked("ada", tenant="default"), by=OPERATOR)
+    assert await logs_in(users, "ada")
+    server.hdel(keys.USERNAMES, "ada")
+    assert not await logs_in(users, "ada")
+
+
 def test_no_record_follows_a_claim_that_may_be_passed_on() -> None:
     """A record may be written for a while only, which ends well before the claim is passed on."""
     assert 2 * LEASE_US <= STALE_US
@@ -437,6 +491,8 @@ async def test_steps_that_are_sent_twice_happen_once(store: Store, server: Any) 
         for _ in range(2)
     ]
     assert changed[0] == changed[1]
+    changed_ms, not_before_ms = changed[0]
+    assert not_before_ms == changed_ms + 1  # a session of this very ms may be of the old password
     assert await store.run("user_change", [record], ["r1", "r3", "{}", 0, -1, -1, "", 0]) == [0, 0]
     assert await store.run("user_drop", [record, index], ["ada", "r1"]) == 0
     for _ in range(2):
