@@ -1,41 +1,42 @@
-"""Every way a request can be refused; a leaf fixes status and code, ``ingress`` makes the reply.
+"""Every way a request can be refused.
 
-GateError
-  Refused               before anything was reserved
-    InvalidRequest      400 invalid_request           param names the field
-      UnknownTenant     400 unknown_tenant
-    BodyTooLarge        413 request_too_large
-    WrongMediaType      415 unsupported_media_type
-    NotFound            404
-      NoSuchRoute           not_found
-      NoSuchModel           model_not_found
-      NoSuchKey             key_not_found
-      NoSuchTenant          tenant_not_found
-      NoSuchUser            user_not_found
-    WrongMethod         405 method_not_allowed        Allow
-    AlreadyExists       409 already_exists
-    InUse               409 in_use
-    Unauthenticated     401 WWW-Authenticate
-      MissingCredentials    missing_credentials
-      InvalidKey            invalid_api_key
-      InvalidToken          invalid_token
-      TokenExpired          token_expired
-      InvalidLogin          invalid_login
-    Forbidden           403 permission_denied
-      ModelForbidden    403 model_not_allowed
-      AddressForbidden  403 address_not_allowed
-    TooManyAttempts     429 too_many_failed_attempts  retry_after_s
-    RateLimited         429 rate_limit_exceeded       retry_after_s
-    QueueFull           429 queue_full                retry_after_s
-    StoreUnavailable    503 state_store_unavailable   retry_after_s
-    IssuerUnavailable   503 issuer_unavailable        retry_after_s
-    ShuttingDown        503 shutting_down             retry_after_s
-  Dropped               after it had a place: place and request count were given back
-    QueueTimeout        429 queue_timeout             retry_after_s
-    NoCapacity          503 no_capacity               retry_after_s
-    UpstreamFailed      502 upstream_failed           retry_after_s
-    UpstreamTimeout     504 upstream_timeout
-  Internal              500 internal_error            our fault; the log knows more
+A leaf fixes status and code; ``ingress`` turns it into a reply and knows no other errors.
+    GateError
+      Refused               before anything was reserved
+        InvalidRequest      400 invalid_request           param names the field
+          UnknownTenant     400 unknown_tenant
+        BodyTooLarge        413 request_too_large
+        WrongMediaType      415 unsupported_media_type
+        NotFound            404
+          NoSuchRoute           not_found
+          NoSuchModel           model_not_found
+          NoSuchKey             key_not_found
+          NoSuchTenant          tenant_not_found
+          NoSuchUser            user_not_found
+        WrongMethod         405 method_not_allowed        Allow
+        AlreadyExists       409 already_exists
+        InUse               409 in_use
+        Unauthenticated     401 WWW-Authenticate
+          MissingCredentials    missing_credentials
+          InvalidKey            invalid_api_key
+          InvalidToken          invalid_token
+          TokenExpired          token_expired
+          InvalidLogin          invalid_login
+        Forbidden           403 permission_denied
+          ModelForbidden    403 model_not_allowed
+          AddressForbidden  403 address_not_allowed
+        TooManyAttempts     429 too_many_failed_attempts  retry_after_s
+        RateLimited         429 rate_limit_exceeded       retry_after_s
+        QueueFull           429 queue_full                retry_after_s
+        StoreUnavailable    503 state_store_unavailable   retry_after_s
+        IssuerUnavailable   503 issuer_unavailable        retry_after_s
+        ShuttingDown        503 shutting_down             retry_after_s
+      Dropped               after it had a place: place and request count were given back
+        QueueTimeout        429 queue_timeout             retry_after_s
+        NoCapacity          503 no_capacity               retry_after_s
+        UpstreamFailed      502 upstream_failed           retry_after_s
+        UpstreamTimeout     504 upstream_timeout
+      Internal              500 internal_error            our fault; the log knows more
 """
 
 from typing import ClassVar
@@ -58,7 +59,6 @@ class GateError(Exception):
     type: ClassVar[str] = "server_error"
 
     def __init_subclass__(cls) -> None:
-        """Give a leaf the type that its status has in OpenAI's API."""
         cls.type = _TYPES.get(cls.status, _OTHERS[cls.status < SERVER_ERROR])
 
     def __init__(

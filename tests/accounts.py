@@ -6,9 +6,9 @@ from typing import Any
 from argon2 import PasswordHasher
 
 from serve_app.auth import PERMISSIONS, Caller
-from serve_app.auth.passwords import Passwords
-from serve_app.auth.user import LoginRequest, UserChange, UserRequest
-from serve_app.auth.users import Users
+from serve_app.auth.users.passwords import Passwords
+from serve_app.auth.users.user import LoginRequest, UserChange, UserRequest
+from serve_app.auth.users.users import Users
 from serve_app.store import Store
 
 QUICK = PasswordHasher(time_cost=1, memory_cost=64, parallelism=1)

@@ -31,14 +31,12 @@ from serve_app.auth.attempts import Attempts, too_many_attempts
 from serve_app.auth.authenticator import LOCAL, Authenticator, identified
 from serve_app.auth.blocking import subject
 from serve_app.auth.bootstrap import first_admin_key, reveal_path, session_secret
-from serve_app.auth.bulk import export_keys, import_keys
 from serve_app.auth.caller import DEFAULT_TENANT, PERMISSIONS, ROLES, Caller
-from serve_app.auth.claims import Verified
 from serve_app.auth.credential import Credential, How, Kind, Shown, find, in_body, missing
 from serve_app.auth.grant import Known, class_of, rfc3339
-from serve_app.auth.issuers import Issuers
-from serve_app.auth.key import KEY_PREFIX, Key, MadeKey, make, parse
-from serve_app.auth.key_record import (
+from serve_app.auth.keys.bulk import export_keys, import_keys
+from serve_app.auth.keys.key import KEY_PREFIX, Key, MadeKey, make, parse
+from serve_app.auth.keys.key_record import (
     KeyChange,
     KeyRecord,
     KeyRequest,
@@ -46,16 +44,18 @@ from serve_app.auth.key_record import (
     identify,
     unknown_key,
 )
-from serve_app.auth.keys import PAGE_MAX, Keys
-from serve_app.auth.passwords import Passwords
-from serve_app.auth.revocations import RevocationRequest, Revocations
-from serve_app.auth.sessions import Sessions
-from serve_app.auth.shared_sessions import SharedSessions
-from serve_app.auth.static import StaticKeys
+from serve_app.auth.keys.keys import PAGE_MAX, Keys
+from serve_app.auth.keys.static import StaticKeys
 from serve_app.auth.tenants import TenantChange, TenantRecord, TenantRequest, Tenants, tenant_of
-from serve_app.auth.user import LoginRequest, PasswordRequest, UserChange, UserRequest
-from serve_app.auth.users import Session, Users, refused_login
-from serve_app.auth.visitors import VisitorRequest, Visitors
+from serve_app.auth.tokens.claims import Verified
+from serve_app.auth.tokens.issuers import Issuers
+from serve_app.auth.tokens.revocations import RevocationRequest, Revocations
+from serve_app.auth.tokens.sessions import Sessions
+from serve_app.auth.tokens.shared_sessions import SharedSessions
+from serve_app.auth.users.passwords import Passwords
+from serve_app.auth.users.user import LoginRequest, PasswordRequest, UserChange, UserRequest
+from serve_app.auth.users.users import Session, Users, refused_login
+from serve_app.auth.users.visitors import VisitorRequest, Visitors
 
 __all__ = [
     "DEFAULT_TENANT",

@@ -5,12 +5,12 @@ from collections.abc import Iterable, Mapping
 from serve_app.auth.blocking import subject
 from serve_app.auth.caller import CALLER_PERMISSIONS, DEFAULT_TENANT, PERMISSIONS, Caller
 from serve_app.auth.credential import Credential, How, Kind, Shown, find, missing
-from serve_app.auth.issuers import Issuers
-from serve_app.auth.key import parse
-from serve_app.auth.key_record import identify
-from serve_app.auth.static import StaticKeys
-from serve_app.auth.token import looks_like_jwt
-from serve_app.auth.user import identify_user
+from serve_app.auth.keys.key import parse
+from serve_app.auth.keys.key_record import identify
+from serve_app.auth.keys.static import StaticKeys
+from serve_app.auth.tokens.issuers import Issuers
+from serve_app.auth.tokens.token import looks_like_jwt
+from serve_app.auth.users.user import identify_user
 from serve_app.auth_settings import Anonymous, Auth
 
 LOCAL = Caller(DEFAULT_TENANT, "local", PERMISSIONS, operator=True)

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from serve_app.auth.caller import DEFAULT_TENANT, PERMISSIONS, Caller
 from serve_app.auth.grant import Known
-from serve_app.auth.key_record import KeyRequest
-from serve_app.auth.keys import Keys
-from serve_app.auth.sessions import new_secret
+from serve_app.auth.keys.key_record import KeyRequest
+from serve_app.auth.keys.keys import Keys
+from serve_app.auth.tokens.sessions import new_secret
 from serve_app.store import Store, keys
 
 CLAIM_S = 30

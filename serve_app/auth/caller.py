@@ -115,19 +115,19 @@ class Caller:
         """
         for permission in other.permissions:
             self.must(permission)
+        for model in other.models or ():
+            self.must_use(model)
+        for endpoint in other.endpoints or ():
+            self.must_reach(endpoint)
         narrower = (
-            _covers(self.models, other.models)
-            and _covers(self.endpoints, other.endpoints)
+            (self.models is None or other.models is not None)
+            and (self.endpoints is None or other.endpoints is not None)
             and _networks_cover(self.networks, other.networks)
             and (self.operator or not other.operator)
             and (not self.expires_ms or 0 < other.expires_ms <= self.expires_ms)
         )
         if not narrower:
             raise Forbidden("This caller may do less than what it asks for.")
-
-
-def _covers(wide: frozenset[str] | None, narrow: frozenset[str] | None) -> bool:
-    return wide is None or (narrow is not None and narrow <= wide)
 
 
 def _networks_cover(wide: tuple[Network, ...] | None, narrow: tuple[Network, ...] | None) -> bool:

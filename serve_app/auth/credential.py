@@ -22,8 +22,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from serve_app.auth.caller import DEFAULT_TENANT, Caller
-from serve_app.auth.key import KEY_PREFIX
-from serve_app.auth.token import looks_like_jwt
+from serve_app.auth.keys.key import KEY_PREFIX
+from serve_app.auth.tokens.token import looks_like_jwt
 from serve_app.errors import InvalidKey, InvalidRequest, MissingCredentials
 
 QUERY_NAMES = frozenset({"api_key", "apikey", "api-key", "key", "token", "access_token"})

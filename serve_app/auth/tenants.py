@@ -10,7 +10,7 @@ from pydantic import Field
 
 from serve_app.auth.caller import DEFAULT_TENANT, Caller
 from serve_app.auth.grant import Known, Limits, Share, must_be_classes, rfc3339
-from serve_app.auth.key import TENANT
+from serve_app.auth.keys.key import TENANT
 from serve_app.errors import AlreadyExists, Forbidden, InUse, NoSuchTenant
 from serve_app.store import Store, keys
 

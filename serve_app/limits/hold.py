@@ -170,12 +170,23 @@ class Holds:
                 int(claim.tenant_must_exist),
             ],
         )
-        *told, interval_us, tat_us, tenant_interval_us, tenant_tat_us = said
-        state, attributes, tenant_attributes, allowed, *figures = told
-        taken = (Taken(interval_us, tat_us), Taken(tenant_interval_us, tenant_tat_us))
-        none = (Taken(), Taken())
-        whole = (attributes, tenant_attributes, bool(allowed), *figures)
-        return Hold(claim, State(state), *whole, taken if allowed and cost else none)
+        state, attributes, tenant_attributes, allowed, scope, left, wait_us, reset_us = said[:8]
+        rpm, now_us, *tats = said[8:]
+        taken = (Taken(*tats[:2]), Taken(*tats[2:])) if allowed and cost else (Taken(), Taken())
+        return Hold(
+            claim=claim,
+            state=State(state),
+            attributes=attributes,
+            tenant_attributes=tenant_attributes,
+            allowed=bool(allowed),
+            scope=scope,
+            remaining=left,
+            retry_after_us=wait_us,
+            reset_after_us=reset_us,
+            limit_rpm=rpm,
+            now_us=now_us,
+            taken=taken,
+        )
 
     async def settle(
         self, held: Hold, *, request_id: str, model: str, outcome: Outcome, usage: Usage

@@ -14,9 +14,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from serve_app.auth.claims import Verified
-from serve_app.auth.issuers import Issuers
-from serve_app.auth.sessions import ISSUER, Sessions, new_secret
+from serve_app.auth.tokens.claims import Verified
+from serve_app.auth.tokens.issuers import Issuers
+from serve_app.auth.tokens.sessions import ISSUER, Sessions, new_secret
 from serve_app.auth_settings import Issuer
 from serve_app.errors import InvalidToken, TokenExpired
 from tests.auth.issuing import (

@@ -6,7 +6,7 @@ import pytest
 
 from serve_app.auth import LOCAL, Authenticator, How, Issuers, Kind, Sessions, StaticKeys, make
 from serve_app.auth.caller import CALLER_PERMISSIONS, PERMISSIONS, Caller
-from serve_app.auth.sessions import new_secret
+from serve_app.auth.tokens.sessions import new_secret
 from serve_app.auth_settings import Auth
 from serve_app.errors import InvalidKey, InvalidToken, MissingCredentials
 

@@ -8,7 +8,13 @@ from pydantic import ValidationError
 from serve_app.auth import PERMISSIONS, Caller, Known, class_of
 from serve_app.auth.caller import Network
 from serve_app.auth.grant import Grant, Limits, must_be_classes, must_be_givable
-from serve_app.auth.key_record import KeyChange, KeyRecord, KeyRequest, changed_record, new_record
+from serve_app.auth.keys.key_record import (
+    KeyChange,
+    KeyRecord,
+    KeyRequest,
+    changed_record,
+    new_record,
+)
 from serve_app.errors import AddressForbidden, Forbidden, InvalidRequest, ModelForbidden
 
 ORDER = ("interactive", "standard", "batch", "anonymous")

@@ -16,9 +16,9 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
 )
 
-from serve_app.auth import issuers as room
-from serve_app.auth.issuers import Issuers
-from serve_app.auth.jwks import FRESH_S
+from serve_app.auth.tokens import issuers as room
+from serve_app.auth.tokens.issuers import Issuers
+from serve_app.auth.tokens.jwks import FRESH_S
 from serve_app.auth_settings import Issuer
 from serve_app.errors import InvalidToken, TokenExpired
 from serve_app.settings import SettingsError

@@ -21,8 +21,8 @@ from cryptography.x509.oid import NameOID
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serve_app.auth.issuers import Issuers
-from serve_app.auth.jwks import (
+from serve_app.auth.tokens.issuers import Issuers
+from serve_app.auth.tokens.jwks import (
     FIRST_RETRY_S,
     FRESH_S,
     MAX_BYTES,

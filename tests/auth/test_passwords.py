@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import pytest
 from argon2 import PasswordHasher, extract_parameters
 
-from serve_app.auth.passwords import (
+from serve_app.auth.users.passwords import (
     HASHER,
     MAX_ESCAPED_BYTES,
     NICE,
@@ -170,7 +170,7 @@ async def test_a_place_is_given_back_however_it_ends(passwords: Passwords) -> No
 
 
 async def test_a_flood_is_bounded() -> None:
-    """Of 200 at once, as many are hashed as have places; the rest hear at once when to come again."""
+    """Of 200 at once, as many are hashed as have places; the rest hear when to come again."""
     passwords = Passwords(threads=1, max_waiting=3, hasher=SLOW)
     with passwords.place() as place:
         began_s = time.perf_counter()

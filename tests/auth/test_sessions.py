@@ -6,8 +6,8 @@ import jwt
 import pytest
 
 from serve_app.auth.caller import CALLER_PERMISSIONS, PERMISSIONS, Caller
-from serve_app.auth.issuers import Issuers
-from serve_app.auth.sessions import ISSUER, Sessions, new_secret
+from serve_app.auth.tokens.issuers import Issuers
+from serve_app.auth.tokens.sessions import ISSUER, Sessions, new_secret
 from serve_app.errors import InvalidToken, TokenExpired
 from tests.auth.issuing import NOW_S
 

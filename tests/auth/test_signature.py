@@ -4,8 +4,8 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, rsa
 
-from serve_app.auth.signature import Key, fits, is_signed
-from serve_app.auth.token import parse
+from serve_app.auth.tokens.signature import Key, fits, is_signed
+from serve_app.auth.tokens.token import parse
 from tests.auth.issuing import KINDS, claims, pem, private_key
 
 SECRET = b"a secret of 32 bytes or a few more"

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from serve_app.auth.caller import CALLER_PERMISSIONS, PERMISSIONS, ROLES
-from serve_app.auth.claims import Verified, claim, describe, granted
-from serve_app.auth.key import make
-from serve_app.auth.token import (
+from serve_app.auth.keys.key import make
+from serve_app.auth.tokens.claims import Verified, claim, describe, granted
+from serve_app.auth.tokens.token import (
     LEEWAY_S,
     MAX_CHARS,
     Window,

@@ -8,8 +8,8 @@ from pydantic import ValidationError
 
 from serve_app.auth import Caller
 from serve_app.auth.caller import ROLES
-from serve_app.auth.granting import changed, created, may_see, removable
-from serve_app.auth.user import Role, UserRecord, drawn, identify_user
+from serve_app.auth.users.granting import changed, created, may_see, removable
+from serve_app.auth.users.user import Role, UserRecord, drawn, identify_user
 from serve_app.errors import Forbidden, GateError, InvalidRequest, ModelForbidden
 from tests.accounts import ACME, CLASSES, OPERATOR, OTHER, PASSWORD, asked, change, without
 
@@ -302,7 +302,7 @@ def test_a_newer_gateways_record_is_read() -> None:
 )
 def test_a_users_own_rate(limits: dict[str, Any], rate: tuple[int, int]) -> None:
     """Its limit and burst, or the gate's default."""
-    assert replace(EVE, limits=limits).rate() == rate
+    assert replace(EVE, limits=limits).rpm_and_burst() == rate
 
 
 def test_what_is_shown_and_what_is_logged() -> None:

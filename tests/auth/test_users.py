@@ -11,10 +11,10 @@ import redis
 from argon2 import PasswordHasher
 
 from serve_app.auth import Caller
-from serve_app.auth.passwords import Passwords
-from serve_app.auth.user import PasswordRequest, UserRecord, identify_user
-from serve_app.auth.user_records import LEASE_US, STALE_US
-from serve_app.auth.users import Users
+from serve_app.auth.users.passwords import Passwords
+from serve_app.auth.users.user import PasswordRequest, UserRecord, identify_user
+from serve_app.auth.users.user_records import LEASE_US, STALE_US
+from serve_app.auth.users.users import Users
 from serve_app.errors import (
     AlreadyExists,
     Forbidden,

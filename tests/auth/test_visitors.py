@@ -10,7 +10,7 @@ import pytest
 
 from serve_app.auth import Caller
 from serve_app.auth.caller import CALLER_PERMISSIONS
-from serve_app.auth.visitors import AT_ONCE, MAX_ANSWER_BYTES, VisitorRequest, Visitors
+from serve_app.auth.users.visitors import AT_ONCE, MAX_ANSWER_BYTES, VisitorRequest, Visitors
 from serve_app.auth_settings import Visitor
 from serve_app.errors import GateError, InvalidLogin, NoSuchRoute, RateLimited, UpstreamFailed
 from serve_app.ports import free_port

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from serve_app.auth import Caller, Credential, How, Kind
-from serve_app.auth.passwords import Passwords
-from serve_app.auth.users import Users
-from serve_app.auth.visitors import Visitors
+from serve_app.auth.users.passwords import Passwords
+from serve_app.auth.users.users import Users
+from serve_app.auth.users.visitors import Visitors
 from serve_app.auth_settings import Visitor
 from serve_app.errors import (
     BodyTooLarge,
@@ -97,7 +97,7 @@ class SmallGate:
     visitors: Visitors
     attempts: Attempts = field(default_factory=Attempts)
     noted_down: list[dict[str, Any]] = field(default_factory=list)
-    revocations: "Revoked" = field(default_factory=lambda: Revoked())
+    revocations: "Revoked" = field(default_factory=lambda: Revoked())  # noqa: PLW0108 - it is made below
     shown: Credential | None = None
 
     @property

@@ -1,7 +1,8 @@
-"""The shapes of what goes over the wire, for the document: replies, queries and engines' bodies.
+"""The shapes of what goes over the wire, for the document: replies and engines' bodies.
 
-Those of the admin API are in :mod:`serve_app.ingress.docs.shapes_admin`. They describe and do not check: a story holds the gate's real replies to them. Bodies that the gate
-checks itself are described by the models that check them.
+They describe and do not check: a story holds the gate's real replies to them. Bodies that the gate
+checks itself are described by the models that check them; the admin API's replies are in
+:mod:`serve_app.ingress.docs.shapes_admin`.
 """
 
 from typing import Any, Literal

@@ -14,8 +14,8 @@ import aiohttp
 from pydantic import BaseModel, ConfigDict, Field
 
 from serve_app.auth.caller import CALLER_PERMISSIONS, DEFAULT_TENANT, Caller
-from serve_app.auth.user import drawn
-from serve_app.auth.users import Session, TokenSource
+from serve_app.auth.users.user import drawn
+from serve_app.auth.users.users import Session, TokenSource
 from serve_app.auth_settings import Visitor
 from serve_app.errors import InvalidLogin, NoSuchRoute, RateLimited, UpstreamFailed
 

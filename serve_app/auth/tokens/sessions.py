@@ -12,9 +12,9 @@ import jwt
 import msgspec
 
 from serve_app.auth.caller import PERMISSIONS, Caller
-from serve_app.auth.claims import Verified, token_id_of
-from serve_app.auth.signature import secret_key
-from serve_app.auth.token import Token, Window
+from serve_app.auth.tokens.claims import Verified, token_id_of
+from serve_app.auth.tokens.signature import secret_key
+from serve_app.auth.tokens.token import Token, Window
 from serve_app.errors import InvalidToken
 
 ISSUER = "sluicegate"

@@ -13,7 +13,7 @@ from typing import Any, Self
 
 import aiohttp
 
-from serve_app.auth.signature import Entry, Key, entry
+from serve_app.auth.tokens.signature import Entry, Key, entry
 
 FRESH_S = 600
 """How old a set in use may get before it is fetched again, beside the requests."""

@@ -2,8 +2,8 @@
 
 from serve_app.auth.bootstrap import session_secret
 from serve_app.auth.caller import Caller
-from serve_app.auth.issuers import Issuers
-from serve_app.auth.sessions import Sessions
+from serve_app.auth.tokens.issuers import Issuers
+from serve_app.auth.tokens.sessions import Sessions
 from serve_app.errors import StoreUnavailable
 from serve_app.store import Store
 

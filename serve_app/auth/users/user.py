@@ -11,34 +11,25 @@ import json
 import secrets
 import string
 from dataclasses import asdict, dataclass, field, fields
-from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, StrictInt
+from pydantic import AfterValidator, Field, StrictBool
 
 from serve_app.auth.caller import ROLES, Caller
-from serve_app.auth.grant import MAX_METADATA_BYTES
-from serve_app.auth.grant import Limits as KeyLimits
-from serve_app.auth.key import TENANT
-from serve_app.auth.passwords import normalised
+from serve_app.auth.grant import Limits, Metadata, Strict, rfc3339, small
+from serve_app.auth.keys.key import TENANT
+from serve_app.auth.users.passwords import normalised
 from serve_app.section import ClassName
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,127}"
 MAX_WEIGHT = 1_000.0
+CALLERS_KEPT = 10_000
 _ALPHABET = string.digits + string.ascii_letters
 _NOT_IN_JSON = ("changed_ms", "revision")
 _AUDITED = ("role", "models", "class_", "max_class", "weight", "limits", "disabled", "all_tenants")
 
 Role = Literal["admin", "operator", "user", "viewer"]
-Metadata = dict[str, str | StrictInt | float | StrictBool | None]
-
-
-def _small(metadata: Metadata) -> Metadata:
-    if len(json.dumps(metadata)) > MAX_METADATA_BYTES:
-        raise ValueError(f"larger than {MAX_METADATA_BYTES} bytes")
-    return metadata
-
-
 Name = Annotated[str, Field(pattern=rf"^{NAME}$"), AfterValidator(str.lower)]
 NewPassword = Annotated[str, AfterValidator(normalised), Field(repr=False)]
 ShownPassword = Annotated[str, Field(min_length=1, max_length=8_192, repr=False)]
@@ -46,11 +37,7 @@ Models = Annotated[list[Annotated[str, Field(max_length=128)]], Field(max_length
 Weight = Annotated[float, Field(gt=0, le=MAX_WEIGHT)]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
-
-
-class _Given(_Strict):
+class _Given(Strict):
     """What both a new user and a change may name."""
 
     role: Role = "user"
@@ -59,9 +46,9 @@ class _Given(_Strict):
     class_: ClassName | None = Field(default=None, alias="class")
     max_class: ClassName | None = None
     weight: Weight | None = None
-    limits: KeyLimits = KeyLimits()
+    limits: Limits = Limits()
     all_tenants: StrictBool = False
-    metadata: Annotated[Metadata, AfterValidator(_small)] = {}
+    metadata: Annotated[Metadata, AfterValidator(small), Field(default_factory=dict)]
 
     def given(self) -> dict[str, Any]:
         """Return the fields that the request names, as a record keeps them."""
@@ -90,14 +77,14 @@ class UserChange(_Given):
     revision: str | None = Field(default=None, max_length=64)
 
 
-class LoginRequest(_Strict):
+class LoginRequest(Strict):
     """The body of ``POST /v1/auth/login``."""
 
     username: str = Field(min_length=1, max_length=256, repr=False)
     password: ShownPassword
 
 
-class PasswordRequest(_Strict):
+class PasswordRequest(Strict):
     """The body of ``POST /v1/auth/password``."""
 
     old_password: ShownPassword
@@ -161,12 +148,9 @@ class UserRecord:
         """Return what the audit keeps of it: what it may do, not what it is called."""
         return {name.rstrip("_"): getattr(self, name) for name in _AUDITED}
 
-    def rate(self) -> tuple[int, int]:
-        """Return its own requests a minute and burst; -1 for the gate's default."""
-        limit = self.limits.get("requests_per_minute")
-        if isinstance(limit, dict):
-            return limit["limit"], limit["burst"]
-        return (-1, -1) if limit is None else (limit, limit)
+    def rpm_and_burst(self) -> tuple[int, int]:
+        """Return requests a minute and at once; -1 and -1 for the gate's default."""
+        return Limits.model_validate(self.limits).rpm_and_burst()
 
     def caller(self) -> Caller:
         """Return who shows a session of this user."""
@@ -182,16 +166,12 @@ class UserRecord:
         )
 
 
+@lru_cache(CALLERS_KEPT)
 def identify_user(attributes: str) -> Caller:
-    """Return the caller whose user record holds ``attributes``."""
+    """Return the caller whose user record holds ``attributes``; the same text, the same caller."""
     return UserRecord.from_json(attributes).caller()
 
 
 def drawn() -> str:
     """Return 12 random base-62 characters: an id, a revision."""
     return "".join(secrets.choice(_ALPHABET) for _ in range(12))
-
-
-def rfc3339(at_ms: float) -> str:
-    """Return a time, ms since the epoch, as replies write it."""
-    return datetime.fromtimestamp(at_ms / 1_000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

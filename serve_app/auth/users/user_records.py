@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Self
 
 from serve_app.auth.caller import DEFAULT_TENANT
-from serve_app.auth.user import NAME, UserRecord, drawn
+from serve_app.auth.users.user import NAME, UserRecord, drawn
 from serve_app.errors import AlreadyExists, StoreUnavailable
 from serve_app.store import Store, keys
 
@@ -100,7 +100,7 @@ class UserRecords:
             [keys.user_record(record.tenant, record.name), keys.user_index(record.tenant)],
             [
                 *(record.name, record.id, password, record.to_json(), int(record.disabled)),
-                *(*record.rate(), record.revision, claimed_us, LEASE_US),
+                *(*record.rpm_and_burst(), record.revision, claimed_us, LEASE_US),
             ],
         )
         if put < 0:
@@ -141,7 +141,7 @@ class UserRecords:
             [keys.user_record(after.tenant, after.name)],
             [
                 *(seen.record.revision, revision, after.to_json(), int(after.disabled)),
-                *(*after.rate(), password, int(ends)),
+                *(*after.rpm_and_burst(), password, int(ends)),
             ],
         )
         if changed_ms <= 0:

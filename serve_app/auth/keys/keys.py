@@ -4,8 +4,8 @@ import time
 
 from serve_app.auth.caller import DEFAULT_TENANT, Caller
 from serve_app.auth.grant import Known, must_be_classes, must_be_givable
-from serve_app.auth.key import MadeKey, make
-from serve_app.auth.key_record import (
+from serve_app.auth.keys.key import MadeKey, make
+from serve_app.auth.keys.key_record import (
     KeyChange,
     KeyRecord,
     KeyRequest,

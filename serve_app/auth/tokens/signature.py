@@ -19,7 +19,7 @@ from jwt.algorithms import (
 )
 from jwt.exceptions import InvalidKeyError
 
-from serve_app.auth.token import Token
+from serve_app.auth.tokens.token import Token
 
 Key = bytes | RSAPublicKey | EllipticCurvePublicKey | Ed25519PublicKey
 MIN_SECRET_BYTES = 32

@@ -16,9 +16,9 @@ from pydantic import Field, ValidationError, field_validator
 
 from serve_app.auth.caller import DEFAULT_TENANT, PERMISSIONS
 from serve_app.auth.grant import Limits, Strict
-from serve_app.auth.key import TENANT
-from serve_app.auth.key_record import KeyRecord
-from serve_app.auth.keys import put
+from serve_app.auth.keys.key import TENANT
+from serve_app.auth.keys.key_record import KeyRecord
+from serve_app.auth.keys.keys import put
 from serve_app.errors import InvalidRequest
 from serve_app.store import Store, keys
 

@@ -3,9 +3,9 @@
 from pydantic import Field
 
 from serve_app.auth.caller import Caller
-from serve_app.auth.claims import token_id
 from serve_app.auth.grant import Strict
-from serve_app.auth.key import TENANT
+from serve_app.auth.keys.key import TENANT
+from serve_app.auth.tokens.claims import token_id
 from serve_app.errors import UnknownTenant
 from serve_app.store import Store, keys
 

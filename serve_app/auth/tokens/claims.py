@@ -15,8 +15,8 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from serve_app.auth.caller import PERMISSIONS, ROLES, Caller
-from serve_app.auth.key import TENANT
-from serve_app.auth.token import Token, Window
+from serve_app.auth.keys.key import TENANT
+from serve_app.auth.tokens.token import Token, Window
 from serve_app.auth_settings import Issuer
 from serve_app.errors import InvalidToken
 from serve_app.section import ClassName, RateLimits

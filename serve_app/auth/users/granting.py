@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from serve_app.auth.caller import ROLES, Caller
-from serve_app.auth.user import UserChange, UserRecord, UserRequest
+from serve_app.auth.users.user import UserChange, UserRecord, UserRequest
 from serve_app.errors import Forbidden, InvalidRequest
 
 
@@ -79,12 +79,7 @@ def must_be_able_to_make(by: Caller, record: UserRecord, classes: Sequence[str])
     """
     if record.all_tenants and not by.operator:
         raise Forbidden("Only who may act for all tenants may allow it.", param="all_tenants")
-    for permission in sorted(ROLES.get(record.role, ())):
-        by.must(permission)
-    if by.models is not None and record.models is None:
-        raise Forbidden("This caller may not give the use of every model.", param="models")
-    for model in record.models or ():
-        by.must_use(model)
+    by.must_cover(record.caller())
     if by.max_class is not None and not by.operator:
         _must_stay_below(by.max_class, record, classes)
 

@@ -11,11 +11,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from serve_app.auth.caller import PERMISSIONS, ROLES
-from serve_app.auth.claims import Verified, describe
-from serve_app.auth.jwks import FIRST_RETRY_S, FetchedKeys
-from serve_app.auth.sessions import ISSUER, Sessions
-from serve_app.auth.signature import Key, Keys, OneKey, is_signed, pem_key, secret_key
-from serve_app.auth.token import MAX_CHARS, Token, Window, malformed, must_name, parse, window
+from serve_app.auth.tokens.claims import Verified, describe
+from serve_app.auth.tokens.jwks import FIRST_RETRY_S, FetchedKeys
+from serve_app.auth.tokens.sessions import ISSUER, Sessions
+from serve_app.auth.tokens.signature import Key, Keys, OneKey, is_signed, pem_key, secret_key
+from serve_app.auth.tokens.token import (
+    MAX_CHARS,
+    Token,
+    Window,
+    malformed,
+    must_name,
+    parse,
+    window,
+)
 from serve_app.auth_settings import Issuer
 from serve_app.errors import InvalidToken, IssuerUnavailable
 from serve_app.settings import SettingsError

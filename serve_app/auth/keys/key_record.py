@@ -11,7 +11,7 @@ from pydantic import Field, StrictBool
 
 from serve_app.auth.caller import CALLER_PERMISSIONS, Caller
 from serve_app.auth.grant import DAY_MS, Grant, Limits, Strict, rfc3339
-from serve_app.auth.key import TENANT
+from serve_app.auth.keys.key import TENANT
 from serve_app.errors import Forbidden, InvalidKey
 
 CALLERS_KEPT = 10_000

@@ -5,10 +5,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
-from serve_app.auth import granting
 from serve_app.auth.caller import DEFAULT_TENANT, Caller
-from serve_app.auth.passwords import Passwords, Place
-from serve_app.auth.user import (
+from serve_app.auth.users import granting
+from serve_app.auth.users.passwords import Passwords, Place
+from serve_app.auth.users.user import (
     LoginRequest,
     PasswordRequest,
     UserChange,
@@ -16,7 +16,7 @@ from serve_app.auth.user import (
     UserRequest,
     drawn,
 )
-from serve_app.auth.user_records import StoredUser, UserRecords
+from serve_app.auth.users.user_records import StoredUser, UserRecords
 from serve_app.errors import InUse, InvalidLogin, NoSuchUser, StoreUnavailable, UnknownTenant
 from serve_app.store import Store, keys
 
