@@ -8,7 +8,8 @@
 | ``sg:session-secret`` | string | what the gate signs its own tokens with | never |
 | ``sg:audit`` | stream | who changed what | after ``audit.keep_days`` |
 | ``sg:{a}:attempts`` | hash | an address's wrong credentials, rounds and block | with its suspect |
-| ``sg:{a}:suspects`` | zset | addresses by their last change, us | after a day, or success |
+| ``sg:{a}:suspects`` | zset | failed, not blocked lately; last change, us | after ``ttl_seconds`` |
+| ``sg:{a}:blocked`` | zset | blocked now or lately; last change, us | after 25 h, or success |
 | ``sg:{t:T}:tenant`` | hash | a tenant's attributes and limit | on delete |
 | ``sg:{t:T}:key:K`` | hash | a key's SHA-256s, attributes, limit, expiry, last use | on revoke |
 | ``sg:{t:T}:keys`` | zset | the tenant's key ids by time made, us | on revoke |
@@ -39,6 +40,7 @@ SESSION_SECRET = "sg:session-secret"
 AUDIT = "sg:audit"
 ATTEMPTS = "sg:{a}:attempts"
 SUSPECTS = "sg:{a}:suspects"
+BLOCKED = "sg:{a}:blocked"
 
 
 def tenant_record(tenant: str) -> str:
