@@ -78,7 +78,7 @@ async def test_one_gateway_counts_both_kinds_together(gateway: Gateway) -> None:
         said += [one.failed_unseen(address), await one.failed(address), one.failed_unseen(address)]
         assert said == [0.0] * 5
         left_s = one.failed_unseen(address) if last_is_malformed else await one.failed(address)
-        assert 29 < left_s < 31
+        assert 20 < left_s < 40
 
 
 async def test_gateways_count_together_exactly(gateway: Gateway) -> None:
@@ -86,7 +86,7 @@ async def test_gateways_count_together_exactly(gateway: Gateway) -> None:
     one, other = gateway(), gateway()
     said = await asyncio.gather(*(which.failed(HERE) for which in (one, other) * 20))
     assert sum(left_s == 0.0 for left_s in said) == 5
-    assert all(0 < left_s <= 30.5 for left_s in said if left_s)
+    assert all(0 < left_s < 40 for left_s in said if left_s)
 
 
 async def test_a_block_is_told_once(gateway: Gateway) -> None:
@@ -109,12 +109,12 @@ async def test_gateways_learn_failures_from_each_other(gateway: Gateway) -> None
     await one.tend()
     await other.tend()
     assert [other.failed_unseen(HERE) for _ in range(2)] == [0.0] * 2
-    assert other.failed_unseen(HERE) > 29
+    assert other.failed_unseen(HERE) > 20
     assert one.blocked_s(HERE) == 0
     await other.tend()
     await one.tend()
-    assert 29 < one.blocked_s(HERE) < 31
-    assert one.failed_unseen(HERE) > 29
+    assert 20 < one.blocked_s(HERE) < 40
+    assert one.failed_unseen(HERE) > 20
 
 
 async def test_a_new_gateway_knows_the_blocks(gateway: Gateway) -> None:
@@ -123,7 +123,7 @@ async def test_a_new_gateway_knows_the_blocks(gateway: Gateway) -> None:
         await gateway().failed(THERE)
     fresh = gateway()
     await fresh.tend()
-    assert 29 < fresh.blocked_s("2001:db8::ffff") < 31
+    assert 20 < fresh.blocked_s("2001:db8::ffff") < 40
 
 
 async def test_more_changes_than_one_page_are_learnt_in_one_look(
@@ -139,7 +139,7 @@ async def test_more_changes_than_one_page_are_learnt_in_one_look(
             one.failed_unseen(address)
     await one.tend()
     await other.tend()
-    assert all(other.blocked_s(address) > 29 for address in addresses)
+    assert all(other.blocked_s(address) > 20 for address in addresses)
 
 
 async def test_a_block_costs_no_call_and_nothing_prolongs_it(
@@ -166,7 +166,7 @@ async def test_success_clears_everywhere(gateway: Gateway) -> None:
     for _ in range(5):
         await one.failed(HERE)
     await other.tend()
-    assert other.blocked_s(HERE) > 29
+    assert other.blocked_s(HERE) > 20
     one.succeeded(HERE)
     assert one.blocked_s(HERE) == 0
     assert one.failed_unseen(HERE) == 0
@@ -174,7 +174,7 @@ async def test_success_clears_everywhere(gateway: Gateway) -> None:
     await other.tend()
     assert other.blocked_s(HERE) == 0
     assert [await other.failed(HERE) for _ in range(4)] == [0.0] * 4  # with one of before: five
-    assert 29 < await other.failed(HERE) < 31
+    assert 20 < await other.failed(HERE) < 40
 
 
 async def test_success_goes_before_what_fails_after_it(gateway: Gateway) -> None:
@@ -416,7 +416,7 @@ async def test_memory_is_bounded(
         one.failed_unseen(HERE)
     for number in range(1_000):
         one.failed_unseen(f"10.0.{number // 250}.{number % 250}")
-    assert one.blocked_s(HERE) > 29
+    assert one.blocked_s(HERE) > 20
     assert (len(one._mirror.suspects), len(one._untold)) == (50, 40)
     one._store = store  # it is back
     await one.tend()
