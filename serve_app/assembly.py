@@ -57,17 +57,7 @@ class _Blocks:
 
     def note(self, address: str, block_s: float) -> None:
         """Write it soon; the request that led to the block does not wait."""
-        entry = Entry(
-            action="address.block",
-            result="ok",
-            tenant="",
-            actor="",
-            address=address,
-            target=address,
-            before=None,
-            after={"block_s": block_s},
-            request_id="",
-        )
+        entry = Entry("address.block", address=address, target=address, after={"block_s": block_s})
         task = asyncio.get_running_loop().create_task(self._audit.write(entry))
         self._writing.add(task)
         task.add_done_callback(self._writing.discard)

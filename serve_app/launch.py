@@ -196,6 +196,8 @@ def _banner(plan: Plan) -> None:
     if key is not None:
         path.unlink()
         _say(f"\nAdmin key, shown this once: {key}")
+    elif plan.settings.auth.disabled or Secrets.from_environ().disable_auth:
+        _say("\nAuthentication is disabled: everyone who reaches this gate may use it.")
     elif Secrets.from_environ().admin_keys:
         _say("\nAdmin key: the one in SLUICEGATE_ADMIN_KEY")
     else:

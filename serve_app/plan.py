@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import os
 import socket
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +10,9 @@ from typing import Any
 
 import yaml
 
+from serve_app.auth import Issuers
 from serve_app.engine import check_source
-from serve_app.environment import Secrets, data_dir
+from serve_app.environment import Secrets, data_dir, must_be_local
 from serve_app.errors import StoreUnavailable
 from serve_app.settings import Settings, SettingsError
 from serve_app.store import Store, claim_folder
@@ -60,13 +62,16 @@ def plan(
     http["host"] = host or http.get("host", "127.0.0.1")
     http["port"] = port or http.get("port", 8000)
     try:
-        Secrets.from_environ()
+        secrets = Secrets.from_environ()
         settings = Settings.from_args(args)
         if engine is not None:
             args["models"] = _with_engine(settings, engine)
             settings = Settings.from_args(args)
         for model in settings.models:
             check_source(model)
+        if settings.auth.disabled or secrets.disable_auth:
+            must_be_local(http["host"], settings.auth)
+        Issuers(settings.auth.issuers, os.environ)
     except SettingsError as err:
         raise CannotStartError(f"{config}: {err}") from None
     _must_be_free(http["host"], http["port"])

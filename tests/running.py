@@ -50,6 +50,8 @@ def simulated(**changes: Any) -> dict[str, Any]:
     model |= {"engine": "simulated", "source": "none", "env": {}, "num_cpus": 0.1}
     model |= changes
     application["args"]["gateway"] = {"num_cpus": 0.1}
+    lenient = {"max_failed_attempts": 100, "ttl_seconds": 60}  # all tests share one address
+    application["args"]["auth"] = {"brute_force": lenient}
     return config
 
 
@@ -128,8 +130,8 @@ class RunningGate:
         async def make() -> str:
             store = Store(self.store_url(), timeout_ms=5_000)
             by = auth.Caller("default", "test", auth.PERMISSIONS, operator=True)
-            request = auth.KeyRequest(name="an operator's")
-            _, record = await auth.Keys(store).create(request, by=by, operator=True)
+            request = auth.KeyRequest(name="an operator's", all_tenants=True)
+            _, record = await auth.Keys(store, auth.Known(())).create(request, by=by)
             await store.close()
             return record.id
 

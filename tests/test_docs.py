@@ -72,8 +72,9 @@ def test_the_routes_table_is_the_routes() -> None:
 
 
 def test_the_readme_is_short() -> None:
-    """A newcomer reads it in one sitting."""
-    assert len(README.splitlines()) <= 200
+    """A newcomer reads it in one sitting; its tables are for looking things up."""
+    told = [line for line in README.splitlines() if not line.startswith("|")]
+    assert len(told) <= 180
 
 
 def test_files_that_the_readme_names_exist() -> None:

@@ -11,10 +11,9 @@ from serve_app.ingress.gate import Gate
 
 
 async def list_audit(gate: Gate, exchange: Exchange, caller: Caller) -> None:
-    """List who changed what: ``tenant``, ``action``, ``actor``, ``target``, ``start``, ``end``.
+    """List who did what, oldest first; a caller of one tenant sees that tenant's.
 
-    ``limit`` (1 to 1000), ``after``; ``format=jsonl`` for one entry a line. A caller of one tenant
-    sees that tenant's.
+    ``limit`` (1 to 1000), ``after``, and what an entry must have; ``format=jsonl`` for one a line.
     """
     after, size = page_asked(exchange)
     query = exchange.query
@@ -24,8 +23,11 @@ async def list_audit(gate: Gate, exchange: Exchange, caller: Caller) -> None:
         after=after or None,
         size=size,
         action=query.get("action"),
+        result=query.get("result"),
         actor=query.get("actor"),
+        address=query.get("address"),
         target=query.get("target"),
+        request_id=query.get("request_id"),
         start_ms=_at_ms(query.get("start"), "start"),
         end_ms=_at_ms(query.get("end"), "end"),
     )

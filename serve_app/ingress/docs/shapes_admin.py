@@ -34,8 +34,17 @@ class AuditQuery(TenantPageQuery):
     action: str | None = None
     """E.g. `key.create`."""
 
+    result: str | None = None
+    """`ok`, or the code of the refusal."""
+
     actor: str | None = None
     """The public id of who did it."""
+
+    address: str | None = None
+    """Where from."""
+
+    request_id: str | None = None
+    """Of the request that did it."""
 
     target: str | None = None
     """The public id of what it was done to."""
