@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from serve_app.environment import Secrets, data_dir
+from serve_app.auth_settings import Auth
+from serve_app.environment import Secrets, data_dir, must_be_local
 from serve_app.settings import SettingsError, Store
 
 
@@ -62,3 +63,48 @@ def test_an_unusable_secret_stops_the_start_unshown(name: str, value: str) -> No
     with pytest.raises(SettingsError, match=name) as told:
         Secrets.from_environ({name: value})
     assert value not in str(told.value)
+
+
+@pytest.mark.parametrize("name", ["SLUICEGATE_ADMIN_KEY", "SLUICEGATE_API_KEY"])
+def test_a_static_key_that_looks_like_a_jwt(name: str) -> None:
+    """What looks like a JWT is never compared with keys, so such a key could not be used."""
+    with pytest.raises(SettingsError, match="two dots") as told:
+        Secrets.from_environ({name: "fine,a.b.c"})
+    assert "a.b.c" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("said", "disabled"),
+    [("true", True), ("1", True), ("YES", True), ("false", False), ("0", False), ("", False)],
+)
+def test_disable_auth(said: str, disabled: bool) -> None:
+    """Yes or no, in the usual words."""
+    assert Secrets.from_environ({"DISABLE_AUTH": said}).disable_auth == disabled
+
+
+def test_disable_auth_in_doubt() -> None:
+    """A word that is neither stops the start; a typing mistake opens nothing."""
+    with pytest.raises(SettingsError, match="DISABLE_AUTH"):
+        Secrets.from_environ({"DISABLE_AUTH": "ture"})
+
+
+@pytest.mark.parametrize(
+    ("host", "i_know", "may"),
+    [
+        ("127.0.0.1", False, True),
+        ("127.1.2.3", False, True),
+        ("localhost", False, True),
+        ("::1", False, True),
+        ("0.0.0.0", False, False),
+        ("10.0.0.7", False, False),
+        ("gate.example", False, False),
+        ("0.0.0.0", True, True),
+    ],
+)
+def test_where_authentication_may_be_disabled(host: str, i_know: bool, may: bool) -> None:
+    """On loopback, or where somebody says that it is meant."""
+    if may:
+        must_be_local(host, Auth(i_know=i_know))
+    else:
+        with pytest.raises(SettingsError, match="i_know"):
+            must_be_local(host, Auth(i_know=i_know))

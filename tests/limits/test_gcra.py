@@ -4,7 +4,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from serve_app.limits import Rate, give_back, take
+from serve_app.limits import Rate, give_back, take, take_all
 
 RATE = Rate(interval_us=1_000_000, burst=5)
 SECOND_US = 1_000_000
@@ -124,3 +124,27 @@ def test_an_impossible_rate_is_refused(interval_us: int, burst: int) -> None:
     """An interval and a burst are at least one."""
     with pytest.raises(ValueError, match=r"must be >= 1: Rate\("):
         Rate(interval_us, burst)
+
+
+@given(
+    buckets=st.lists(
+        st.tuples(st.integers(-(10**6), 10**6), st.integers(1, 1_000), st.integers(1, 20)),
+        min_size=1,
+        max_size=4,
+    ),
+    cost=st.integers(0, 25),
+)
+def test_all_or_nothing(buckets, cost: int) -> None:
+    """Every bucket is spent from, or none; what is told is the tightest one's word."""
+    now_us = 10**9
+    rated = [(now_us + ahead, Rate(interval, burst)) for ahead, interval, burst in buckets]
+    alone = [take(tat_us, now_us, rate, cost) for tat_us, rate in rated]
+    said, tightest, new = take_all(rated, now_us, cost)
+    assert said == alone[tightest][0]
+    assert said.allowed == all(decision.allowed for decision, _ in alone)
+    assert new == ([tat for _, tat in alone] if said.allowed else [tat for tat, _ in rated])
+    if said.allowed:
+        assert said.remaining == min(decision.remaining for decision, _ in alone)
+    else:
+        waits = [decision.retry_after_us for decision, _ in alone if not decision.allowed]
+        assert said.retry_after_us == (-1 if -1 in waits else max(waits))

@@ -7,7 +7,7 @@ import pytest
 import redis
 
 from serve_app import reaper
-from serve_app.store import EmbeddedStore
+from serve_app.store import EmbeddedStore, running_url
 from tests.running import until
 
 
@@ -99,3 +99,12 @@ def server_in(folder: Path) -> int:
         if "serve_app.reaper" not in line and Path(f"/proc/{pid}/cwd").readlink() == folder:
             return pid
     raise AssertionError("no Valkey there")
+
+
+def test_programs_beside_the_gate_find_its_store(tmp_path: Path) -> None:
+    """The URL is told while it runs, to whoever may read the folder; after that there is none."""
+    assert running_url(tmp_path) is None
+    embedded = EmbeddedStore(tmp_path / "store")
+    assert running_url(tmp_path) == embedded.url
+    embedded.stop()
+    assert running_url(tmp_path) is None
