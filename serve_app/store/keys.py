@@ -6,7 +6,7 @@
 | ``sg:bootstrap`` | string | id of the admin key made at the first start | never |
 | ``sg:usernames`` | hash | user name -> tenant | when the user goes |
 | ``sg:session-secret`` | string | what the gate signs its own tokens with | never |
-| ``sg:audit`` | stream | who changed what | after ``audit.keep_days`` |
+| ``sg:audit`` | stream | who did what | after ``audit.keep_days``, or a million later ones |
 | ``sg:{a}:attempts`` | hash | an address's wrong credentials, rounds and block | with its suspect |
 | ``sg:{a}:suspects`` | zset | addresses by their last change, us | after a day, or success |
 | ``sg:{t:T}:tenant`` | hash | a tenant's attributes and limit | on delete |

@@ -1,7 +1,7 @@
-"""What happened: the access log, and no secret in it.
+"""What happened: the access log, the audit, and no secret in either.
 
-Words: a *line* tells of one request; a *record* is what Python's logging hands to its handlers; to
-*redact* is to put ``[redacted]`` where a secret stood.
+Words: a *line* tells of one request; an *entry* of the audit tells who did what; a *record* is what
+Python's logging hands to its handlers; to *redact* is to put ``[redacted]`` where a secret stood.
 
 **Decided: a line holds names and numbers, never content.** Prompts, keys and replies have no field
 here; a credential is named by its public key id.
@@ -17,10 +17,18 @@ text from then on.
 
 **Decided: of a line only what a client chooses is looked at.** Fields are vouched for by name; a
 new one is redacted until somebody vouches for it.
+
+**Decided: the audit is read oldest first.** It only grows at its end, so whoever exports it goes on
+from the last cursor and sees each entry once, whatever is written meanwhile; from the newest
+backwards, every new entry would shift the pages.
+
+**Decided: an entry that cannot be written is owed, and what it tells of still happens.** Who takes
+the store away would otherwise decide that nobody may revoke a key. It is in the log meanwhile.
 """
 
 from serve_app.telemetry.access_log import AccessLog
+from serve_app.telemetry.audit import PAGE_MAX, Audit, Entry, Wanted, changed
 from serve_app.telemetry.records import install
 from serve_app.telemetry.redaction import redacted
 
-__all__ = ["AccessLog", "install", "redacted"]
+__all__ = ["PAGE_MAX", "AccessLog", "Audit", "Entry", "Wanted", "changed", "install", "redacted"]
