@@ -6,7 +6,7 @@
 | ``sg:bootstrap`` | string | id of the admin key made at the first start | never |
 | ``sg:usernames`` | hash | user name -> tenant | when the user goes |
 | ``sg:session-secret`` | string | what the gate signs its own tokens with | never |
-| ``sg:audit`` | stream | who changed what | after ``audit.keep_days`` |
+| ``sg:audit`` | stream | who did what | after ``audit.keep_days``, or a million later ones |
 | ``sg:{a}:attempts`` | hash | an address's wrong credentials, rounds and block | with its suspect |
 | ``sg:{a}:suspects`` | zset | failed, not blocked lately; last change, us | after ``ttl_seconds`` |
 | ``sg:{a}:blocked`` | zset | blocked now or lately; last change, us | after 25 h, or success |

@@ -1,9 +1,34 @@
-"""What happened: one access-log line per request.
+"""What happened: the access log, the audit, and no secret in either.
+
+Words: a *line* tells of one request; an *entry* of the audit tells who did what; a *record* is what
+Python's logging hands to its handlers; to *redact* is to put ``[redacted]`` where a secret stood.
 
 **Decided: a line holds names and numbers, never content.** Prompts, keys and replies have no field
 here; a credential is named by its public key id.
+
+**Decided: secrets are known by their looks, not by a list.** A list would have to be told of every
+secret, in every process, before it is logged; and a password is a secret also when it is wrong.
+In doubt a text is redacted: a word too little can be asked for, a secret too much cannot be taken
+back. Ids, names, times and counts are never in doubt.
+
+**Decided: a log record is redacted where it is made**, not by a filter or a formatter: those belong
+to loggers and handlers, and Serve, Ray and every library bring their own. A record's exception is
+text from then on.
+
+**Decided: of a line only what a client chooses is looked at.** Fields are vouched for by name; a
+new one is redacted until somebody vouches for it.
+
+**Decided: the audit is read oldest first.** It only grows at its end, so whoever exports it goes on
+from the last cursor and sees each entry once, whatever is written meanwhile; from the newest
+backwards, every new entry would shift the pages.
+
+**Decided: an entry that cannot be written is owed, and what it tells of still happens.** Who takes
+the store away would otherwise decide that nobody may revoke a key. It is in the log meanwhile.
 """
 
 from serve_app.telemetry.access_log import AccessLog
+from serve_app.telemetry.audit import PAGE_MAX, Audit, Entry, Wanted, changed
+from serve_app.telemetry.records import install
+from serve_app.telemetry.redaction import redacted
 
-__all__ = ["AccessLog"]
+__all__ = ["PAGE_MAX", "AccessLog", "Audit", "Entry", "Wanted", "changed", "install", "redacted"]
