@@ -15,12 +15,13 @@ and what was decided there. An arrow is an import; none goes back.
     queueing   when: the line, seats, autoscaling
     engine     the replicas: supervise the engine, register seats, drain
     store      the only room that knows Redis
-    telemetry  the access log, the audit, redaction
+    telemetry  the access log, the audit
 
 The hall, open to every room: ``errors`` (every refusal), ``settings`` (every knob; those of *who
 may call* in ``auth_settings``, what they are made of in ``section``), ``mistakes`` (what is wrong
-with one), ``environment`` (secrets and where data lies), ``ports`` (a free one), ``reaper`` (a
-child process that never outlives us) and ``haproxy`` (the shim in front of HAProxy).
+with one), ``environment`` (secrets and where data lies), ``redaction`` and ``log_records`` (no
+secret in any log), ``ports`` (a free one), ``reaper`` (a child process that never outlives us) and
+``haproxy`` (the shim in front of HAProxy).
 
 ``app`` joins the rooms into one Serve application, ``assembly`` those of *who is calling*. ``cli``
 starts it on one machine: ``plan`` finds what is wrong before anything runs, ``launch`` starts

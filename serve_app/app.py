@@ -23,10 +23,11 @@ from serve_app.environment import Secrets, data_dir, must_be_local
 from serve_app.haproxy import HOST_ENV, PROXY_KEY_ENV
 from serve_app.ingress import Door, Gate, Relay
 from serve_app.limits import Holds
+from serve_app.log_records import install as redact_log_records
 from serve_app.queueing import LOOK_BACK_S, REPORT_INTERVAL_S, Line, replicas_for_line, report
 from serve_app.settings import Autoscaling, Model, Settings, deployment_name
 from serve_app.store import Store, store_url
-from serve_app.telemetry import Audit, install
+from serve_app.telemetry import Audit
 
 __all__ = ["Gateway", "build", "replicas_for_line"]
 
@@ -53,7 +54,7 @@ class Gateway:
     """
 
     async def __init__(self, settings: Settings, *_models: Any) -> None:  # type: ignore[misc]
-        install()
+        redact_log_records()
         secrets = Secrets.from_environ()
         folder = data_dir(settings.store)
         self._settings = settings

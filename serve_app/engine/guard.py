@@ -9,6 +9,7 @@ import os
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+from serve_app.log_records import install as redact_log_records
 from serve_app.store import KEY_HEADER
 
 KEY_ENV = "SLUICEGATE_INTERNAL_KEY"
@@ -29,6 +30,7 @@ class InternalKeyGuard:
     """
 
     def __init__(self, app: App) -> None:
+        redact_log_records()  # an engine's own logs hold no secret either
         self._app = app
         self._key = os.environ.get(KEY_ENV, "").encode()
         if not self._key:

@@ -28,7 +28,5 @@ the store away would otherwise decide that nobody may revoke a key. It is in the
 
 from serve_app.telemetry.access_log import AccessLog
 from serve_app.telemetry.audit import PAGE_MAX, Audit, Entry, Wanted, changed
-from serve_app.telemetry.records import install
-from serve_app.telemetry.redaction import redacted
 
-__all__ = ["PAGE_MAX", "AccessLog", "Audit", "Entry", "Wanted", "changed", "install", "redacted"]
+__all__ = ["PAGE_MAX", "AccessLog", "Audit", "Entry", "Wanted", "changed"]

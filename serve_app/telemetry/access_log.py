@@ -7,7 +7,7 @@ import sys
 import time
 from typing import Any, TextIO
 
-from serve_app.telemetry.redaction import redacted, redacted_member
+from serve_app.redaction import redacted, redacted_member
 
 OURS = frozenset({
     "time", "address", "route", "status", "code", "tenant", "key_id", "made_key_id", "model",

@@ -19,8 +19,8 @@ from datetime import UTC, datetime
 from typing import Any, Self, TypedDict, Unpack
 
 from serve_app.errors import InvalidRequest, StoreUnavailable
+from serve_app.redaction import redacted, redacted_tree
 from serve_app.store import Store, keys
-from serve_app.telemetry.redaction import redacted, redacted_tree
 
 DAY_MS = 86_400_000
 LATE_MAX_MS = DAY_MS

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, cast
 
-from serve_app.telemetry.redaction import redacted, redacted_member, redacted_tree
+from serve_app.redaction import redacted, redacted_member, redacted_tree
 
 _format_exception = logging.Formatter().formatException
 

@@ -7,9 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serve_app.auth import make
+from serve_app.redaction import DEPTH_MAX, GONE, redacted, redacted_tree
 from serve_app.store import keys
-from serve_app.telemetry import redacted
-from serve_app.telemetry.redaction import DEPTH_MAX, GONE, redacted_tree
 
 MADE = make("acme-1")
 KEY = MADE.text

@@ -18,7 +18,7 @@ import pytest
 from ray._common.formatters import JSONFormatter
 
 from serve_app.auth import make
-from serve_app.telemetry import install
+from serve_app.log_records import install
 
 MADE = make("acme")
 KEY = MADE.text
@@ -372,7 +372,7 @@ def test_captured_warnings_are_redacted() -> None:
 
 PROGRAM = """
 import asyncio, sys, threading, warnings
-from serve_app.telemetry import install
+from serve_app.log_records import install
 install()
 key = sys.argv[1]
 warnings.warn("a warning " + key)
