@@ -21,7 +21,7 @@ import time
 import unicodedata
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TypeVar
 
 from argon2 import PasswordHasher
@@ -153,8 +153,9 @@ def _timed(work: Callable[[], T]) -> tuple[T, float]:
 
 
 def _step_back() -> None:
-    """Lower the priority of this thread; Linux alone has one for each."""
+    """Lower the priority of this thread, where each has its own and a sandbox lets it."""
     if sys.platform == "linux":
         thread = threading.get_native_id()
-        nice = os.getpriority(os.PRIO_PROCESS, thread)
-        os.setpriority(os.PRIO_PROCESS, thread, min(nice + NICE, 19))
+        with suppress(OSError):
+            nice = os.getpriority(os.PRIO_PROCESS, thread)
+            os.setpriority(os.PRIO_PROCESS, thread, min(nice + NICE, 19))
