@@ -18,12 +18,12 @@ from ray import serve
 from ray.serve import Application
 
 from serve_app import auth, engine
-from serve_app.assembly import identity_of
+from serve_app.assembly import check_identity, identity_of
 from serve_app.environment import Secrets, data_dir, must_be_local
 from serve_app.haproxy import HOST_ENV, PROXY_KEY_ENV
 from serve_app.ingress import Door, Gate, Relay
 from serve_app.limits import Holds
-from serve_app.log_records import install as redact_log_records
+from serve_app.log_records import speak_up
 from serve_app.queueing import LOOK_BACK_S, REPORT_INTERVAL_S, Line, replicas_for_line, report
 from serve_app.settings import Autoscaling, Model, Settings, deployment_name
 from serve_app.store import Store, store_url
@@ -54,7 +54,7 @@ class Gateway:
     """
 
     async def __init__(self, settings: Settings, *_models: Any) -> None:  # type: ignore[misc]
-        redact_log_records()
+        speak_up()
         secrets = Secrets.from_environ()
         folder = data_dir(settings.store)
         self._settings = settings
@@ -163,7 +163,7 @@ def build(args: dict[str, Any]) -> Application:
         SettingsError: a setting is wrong, or a model's source cannot be there.
     """
     settings = Settings.from_args(args)
-    auth.Issuers(settings.auth.issuers, os.environ)  # a wrong key or secret stops the start
+    check_identity(settings, os.environ)
     for model in settings.models:
         engine.check_source(model)
     replicas = [_replicas(model, settings) for model in settings.models]

@@ -6,9 +6,21 @@ from collections.abc import Mapping
 from serve_app import auth
 from serve_app.environment import Secrets
 from serve_app.ingress import ENDPOINTS, Identity
-from serve_app.settings import Settings
+from serve_app.settings import Settings, SettingsError
 from serve_app.store import Store
 from serve_app.telemetry import Audit, Entry
+
+
+def check_identity(settings: Settings, environ: Mapping[str, str]) -> None:
+    """Return if everything that *who is calling* needs of files and environment is there.
+
+    Raises:
+        SettingsError: an issuer's key or the captcha's secret is missing or unfit.
+    """
+    auth.Issuers(settings.auth.issuers, environ)
+    visitor = settings.auth.visitor
+    if visitor.siteverify_url is not None and not environ.get(visitor.secret_env):
+        raise SettingsError(f"args.auth.visitor: the variable {visitor.secret_env} is not set")
 
 
 def identity_of(

@@ -69,6 +69,20 @@ def install() -> None:
             setattr(owner, name, _Around(inner, around))
 
 
+def speak_up() -> None:
+    """Redact as :func:`install` does, and let our own log be heard at once.
+
+    Serve may put a buffer of a thousand lines where standard error was; ours goes past it, to the
+    process's own.
+    """
+    install()
+    ours = logging.getLogger("sluicegate")
+    if not ours.handlers:
+        handler = logging.StreamHandler(sys.__stderr__)
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+        ours.addHandler(handler)
+
+
 class _Around:
     """A function of ours around one that was there before."""
 

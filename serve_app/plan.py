@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from serve_app.auth import Issuers
+from serve_app.assembly import check_identity
 from serve_app.engine import check_source
 from serve_app.environment import Secrets, data_dir, must_be_local
 from serve_app.errors import StoreUnavailable
@@ -71,7 +71,7 @@ def plan(
             check_source(model)
         if settings.auth.disabled or secrets.disable_auth:
             must_be_local(http["host"], settings.auth)
-        Issuers(settings.auth.issuers, os.environ)
+        check_identity(settings, os.environ)
     except SettingsError as err:
         raise CannotStartError(f"{config}: {err}") from None
     _must_be_free(http["host"], http["port"])

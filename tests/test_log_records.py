@@ -395,3 +395,22 @@ def test_a_process_dies_without_telling() -> None:
     assert SECRET not in done.stderr
     for what in ("UserWarning: a warning", "in a thread", "in a task", "at the end"):
         assert f"{what} {SHOWN}" in done.stderr
+
+
+LOUD = """
+import logging, sys
+from serve_app.log_records import speak_up
+class Buffer:
+    def write(self, text): pass
+    def flush(self): pass
+sys.stderr = Buffer()
+speak_up(); speak_up()
+logging.getLogger("sluicegate.line").warning("careful, %s", sys.argv[1])
+"""
+
+
+def test_our_own_log_is_heard_past_serves_buffer() -> None:
+    """Whatever stands in for standard error, a warning comes out at once, once, without secrets."""
+    told = [sys.executable, "-c", LOUD, f"redis://:{SECRET}@host"]
+    done = subprocess.run(told, capture_output=True, text=True, check=True)
+    assert done.stderr.count("WARNING sluicegate.line careful, redis://[redacted]@host") == 1

@@ -15,7 +15,7 @@ from serve_app.engine.process import HEALTH_S, EngineProcess, EngineStartError
 from serve_app.engine.sources import resolve
 from serve_app.environment import Secrets, data_dir
 from serve_app.errors import StoreUnavailable
-from serve_app.log_records import install as redact_log_records
+from serve_app.log_records import speak_up
 from serve_app.ports import free_port
 from serve_app.settings import Model
 from serve_app.settings import Store as StoreSettings
@@ -41,7 +41,7 @@ class ModelReplica:
     """
 
     async def __init__(self, model: Model, store: StoreSettings) -> None:  # type: ignore[misc]
-        redact_log_records()
+        speak_up()
         self._model = model
         self._id = secrets.token_hex(8)
         self._failure: str | None = None

@@ -142,6 +142,7 @@ async def admitted(gate: Gate, exchange: Exchange, call: Call | None = None) -> 
     held = await gate.holds.hold(credential, cost=0 if call is None else 1)
     caller = await _known(gate, exchange, credential, held)
     if call is not None:
+        exchange.notes["model"] = call.model.name
         exchange.headers_out |= limit_headers(held)
         if not held.allowed:
             raise over_limit(held)

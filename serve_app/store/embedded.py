@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from serve_app import reaper
-from serve_app.log_records import install as redact_log_records
+from serve_app.log_records import speak_up
 from serve_app.ports import free_port, is_free
 
 ACTOR = "sluicegate-store"
@@ -220,7 +220,7 @@ class _Keeper:
     """The detached actor that keeps the embedded store alive."""
 
     def __init__(self, folder: Path) -> None:
-        redact_log_records()
+        speak_up()
         self._store = EmbeddedStore(folder)
         threading.Thread(target=self._watch, daemon=True).start()
 

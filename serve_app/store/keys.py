@@ -4,7 +4,7 @@
 |---|---|---|---|
 | ``sg:tenants`` | zset | ids of the tenants by time made, us | when the tenant goes |
 | ``sg:bootstrap`` | string | id of the admin key made at the first start | never |
-| ``sg:usernames`` | hash | user name -> tenant | when the user goes |
+| ``sg:usernames`` | hash | user name -> tenant, when claimed, user id | when the user goes |
 | ``sg:session-secret`` | string | what the gate signs its own tokens with | never |
 | ``sg:audit`` | stream | who did what | after ``audit.keep_days``, or a million later ones |
 | ``sg:{a}:attempts`` | hash | an address's wrong credentials, rounds and block | with its suspect |

@@ -470,6 +470,7 @@ def test_no_record_follows_a_claim_that_may_be_passed_on() -> None:
 async def test_steps_that_are_sent_twice_happen_once(store: Store, server: Any) -> None:
     """A step whose reply was lost is sent again and answers alike; too late a record is refused."""
     record, index = keys.user_record("acme", "ada"), keys.user_index("acme")
+    names = [record, index, keys.tenant_record("acme")]
     claims = [
         await store.run("user_claim", [keys.USERNAMES], ["ada", "acme", "id1", ""])
         for _ in range(2)
@@ -479,12 +480,14 @@ async def test_steps_that_are_sent_twice_happen_once(store: Store, server: Any) 
     claim = claims[0][1]
     claimed_us = int(claim.split()[1])
     put: list[Any] = ["ada", "id1", "hash", "{}", 0, -1, -1, "r1"]
-    assert await store.run("user_put", [record, index], [*put, claimed_us - 2_000, 1_000]) == -1
+    assert await store.run("user_put", names, [*put, claimed_us - 2_000, 1_000, 0]) == -1
+    assert await store.run("user_put", names, [*put, claimed_us, LEASE_US, 1]) == -2
     assert not server.exists(record)
     for _ in range(2):
-        assert await store.run("user_put", [record, index], [*put, claimed_us, LEASE_US]) == 1
+        assert await store.run("user_put", names, [*put, claimed_us, LEASE_US, 0]) == 1
+    assert await store.run("user_put", names, [*put, claimed_us, LEASE_US, 1]) == 1
     other = ["ada", "id2", "hash", "{}", 0, -1, -1, "r1"]
-    assert await store.run("user_put", [record, index], [*other, claimed_us, LEASE_US]) == 0
+    assert await store.run("user_put", names, [*other, claimed_us, LEASE_US, 0]) == 0
     assert server.zcard(index) == 1
     changed = [
         await store.run("user_change", [record], ["r1", "r2", "{}", 0, -1, -1, "new", 1])

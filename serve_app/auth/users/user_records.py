@@ -15,9 +15,10 @@ from typing import Self
 
 from serve_app.auth.caller import DEFAULT_TENANT
 from serve_app.auth.users.user import NAME, UserRecord, drawn
-from serve_app.errors import AlreadyExists, StoreUnavailable
+from serve_app.errors import AlreadyExists, StoreUnavailable, UnknownTenant
 from serve_app.store import Store, keys
 
+NO_TENANT = -2
 LEASE_US = 5_000_000
 STALE_US = 10_000_000
 _NOBODY = "-"
@@ -90,6 +91,7 @@ class UserRecords:
 
         Raises:
             AlreadyExists: the name is taken, or is just being taken.
+            UnknownTenant: the tenant has gone meanwhile; the name is free again in 10 s.
             StoreUnavailable: ask for the user; if there is none, make it again in 10 s.
         """
         claimed_us = int((await self._claim(record)).split()[1])
@@ -97,12 +99,19 @@ class UserRecords:
         record = replace(record, created_ms=made_ms, changed_ms=made_ms, revision=drawn())
         put = await self._store.run(
             "user_put",
-            [keys.user_record(record.tenant, record.name), keys.user_index(record.tenant)],
+            [
+                keys.user_record(record.tenant, record.name),
+                keys.user_index(record.tenant),
+                keys.tenant_record(record.tenant),
+            ],
             [
                 *(record.name, record.id, password, record.to_json(), int(record.disabled)),
                 *(*record.rpm_and_burst(), record.revision, claimed_us, LEASE_US),
+                int(record.tenant != DEFAULT_TENANT),
             ],
         )
+        if put == NO_TENANT:
+            raise UnknownTenant(f"There is no tenant '{record.tenant}'.", param="tenant")
         if put < 0:
             raise StoreUnavailable("The state store was too slow; try again.", retry_after_s=10.0)
         if not put:

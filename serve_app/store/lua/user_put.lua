@@ -4,6 +4,7 @@ of that name is good any more. One atomic step; sent again for the same user, it
 
 KEYS[1]  record        hash of the user
 KEYS[2]  index         zset of the tenant's user names by time made, us
+KEYS[3]  tenant        hash of the tenant
 ARGV[1]  name
 ARGV[2]  user_id
 ARGV[3]  password      its Argon2 hash
@@ -14,14 +15,19 @@ ARGV[7]  burst         requests at once; used with rpm
 ARGV[8]  revision      of the record, drawn by the writer
 ARGV[9]  claimed_us    when the name was claimed, which is when the user was made
 ARGV[10] lease_us      how long after that a record may be written
+ARGV[11] must_exist    1 if the tenant's record must be there
 
-Returns  1 if written, 0 if there is such a user, -1 if the claim is too old
+Returns  1 if written, 0 if there is such a user, -1 if the claim is too old, -2 if there is no such
+         tenant
 Clock    the store's TIME
 Twin     none: nothing is decided here
 ]]
 local standing = redis.call("HGET", KEYS[1], "id")
 if standing then
   return standing == ARGV[2] and 1 or 0
+end
+if ARGV[11] == "1" and redis.call("EXISTS", KEYS[3]) == 0 then
+  return -2
 end
 local time = redis.call("TIME")
 local now_us = time[1] * 1000000 + time[2]
