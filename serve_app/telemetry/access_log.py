@@ -11,7 +11,8 @@ from serve_app.redaction import redacted, redacted_member
 
 OURS = frozenset({
     "time", "address", "route", "status", "code", "tenant", "key_id", "made_key_id", "model",
-    "class", "credential", "made_user", "queue_ms", "first_byte_ms", "total_ms", "input_tokens", "output_tokens", "bytes_out",
+    "class", "credential", "made_user", "queue_ms", "first_byte_ms", "total_ms", "input_tokens",
+    "output_tokens", "bytes_out",
 })  # fmt: skip
 """Fields whose values this project chooses: numbers, names it knows, an address it has parsed.
 
