@@ -19,7 +19,8 @@ from serve_app.store import TEXTS, keys
 ROOT = Path(serve_app.__file__).parent
 REPO = ROOT.parent
 HALL = {"errors", "settings", "auth_settings", "section", "mistakes", "environment"}
-HALL |= {"ports", "reaper", "haproxy", "redaction", "log_records"}
+HALL |= {"ports", "reaper", "haproxy", "proxy", "certificate", "ray_environment"}
+HALL |= {"redaction", "log_records"}
 JOINERS = {"app", "assembly", "cli", "keyfile", "plan", "launch", "serving"}
 ARROWS = {
     "ingress": {"auth", "limits", "queueing", "telemetry"},
