@@ -41,6 +41,7 @@ from serve_app.haproxy import (
     headers,
     usable,
 )
+from serve_app.redaction import redacted
 
 HEALTH = "/-/healthz"
 WAY_AROUND = 1008  # a WebSocket's code for "not allowed"
@@ -111,10 +112,16 @@ def passed(scope: Scope, place: Place) -> list[Header]:
         return lines  # HAProxy has seen to them
     ids = [value for name, value in lines if name == b"x-request-id"]
     gone = {_KEY, *_STEERING}
-    if len(ids) != 1 or not _SAFE_ID.fullmatch(ids[0]):
+    if len(ids) != 1 or not _is_safe(ids[0]):
         gone.add(b"x-request-id")
     kept = [(name, value) for name, value in lines if name not in gone]
     return kept if place.behind else [*kept, *_vouched(scope, place)]
+
+
+def _is_safe(request_id: bytes) -> bool:
+    """Return whether Serve may log and repeat an id: it is of safe characters and no secret."""
+    told = request_id.decode("latin-1")
+    return _SAFE_ID.fullmatch(request_id) is not None and redacted(told) == told
 
 
 def _vouched(scope: Scope, place: Place) -> Iterator[Header]:
@@ -133,7 +140,7 @@ def _shows(scope: Scope, key: bytes) -> bool:
 async def _refuse(scope: Scope, send: Send) -> None:
     said = json.dumps(body(STRANGER)).encode()
     given = [value for name, value in scope["headers"] if name == b"x-request-id"]
-    safe = len(given) == 1 and _SAFE_ID.fullmatch(given[0])
+    safe = len(given) == 1 and _is_safe(given[0])
     told = {
         **headers(STRANGER),
         "content-type": "application/json",

@@ -14,6 +14,7 @@ from serve_app.auth import Credential
 from serve_app.errors import BodyTooLarge, InvalidRequest, WrongMediaType
 from serve_app.ingress.body import json_object
 from serve_app.limits import Hold
+from serve_app.redaction import redacted
 from serve_app.settings import Model
 
 Scope = MutableMapping[str, Any]
@@ -33,7 +34,7 @@ class Exchange:
 
     Attributes:
         settle_id: our own name for this exchange; a client cannot choose it.
-        request_id: the client's ``x-request-id`` if it is safe, else a new one.
+        request_id: the client's ``x-request-id`` if it is safe and no secret, else a new one.
         notes: fields for the access log.
         credential: what the request shows, once it was found.
         code: the refusal's, if it was one.
@@ -62,7 +63,8 @@ class Exchange:
         self.body: tuple[bytes, dict[str, Any]] | None = None
         given = self.header("x-request-id") or ""
         self.settle_id = secrets.token_hex(12)
-        self.request_id = given if _SAFE_ID.fullmatch(given) else f"req-{self.settle_id}"
+        safe = _SAFE_ID.fullmatch(given) and redacted(given) == given
+        self.request_id = given if safe else f"req-{self.settle_id}"
         self.headers_out: dict[str, str] = {"x-content-type-options": "nosniff"}
         if (
             given != self.request_id
