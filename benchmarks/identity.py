@@ -6,6 +6,7 @@
     keys      a hold among a thousand keys and among a million; how fast they were imported
     tokens    CPU of an RS256 token, judged for the first time and again
     refusals  requests a second through a whole gate: good, malformed, unknown
+    logins    latency of inference through a whole gate, with and without a flood of logins
 
 All on loopback, bounded in requests and time, in one process beside what it measures: figures are
 for comparing with each other, not with other machines.
@@ -98,15 +99,15 @@ async def keys(many: int) -> None:
 
 async def tokens() -> None:
     """Print the CPU time of a token judged for the first time, and again."""
-    now_s = time.time()
+    now_s = int(time.time())
+    times = {"iat": now_s, "nbf": now_s, "exp": now_s + 600}
     with LocalIssuer() as issuer:
         settings = Issuer(
             issuer=issuer.name, audience="gate", algorithms=["RS256"], jwks_url=issuer.url
         )
         issuers = auth.Issuers([settings], {})
         texts = [
-            issuer.token("RS256", aud="gate", exp=now_s + 600, jti=str(number))
-            for number in range(HOLDS)
+            issuer.token("RS256", aud="gate", jti=str(number), **times) for number in range(HOLDS)
         ]
         await issuers.verify(texts[0], now_s=now_s)  # fetches the key set
         for what in ("first", "again"):
@@ -161,6 +162,61 @@ async def refusals() -> None:
             gate.stop()
 
 
+async def flood(url: str, stop: asyncio.Event) -> int:
+    """Send wrong logins from ever new addresses until told to stop; return how many."""
+    count = 0
+
+    async def worker(session: aiohttp.ClientSession, number: int) -> None:
+        nonlocal count
+        body = {"username": f"nobody-{number}", "password": "a wrong password"}
+        while not stop.is_set():
+            count += 1
+            headers = {"x-forwarded-for": f"198.18.{count // 250 % 250}.{count % 250}"}
+            async with session.post(f"{url}/v1/auth/login", json=body, headers=headers) as reply:
+                await reply.read()
+            await asyncio.sleep(0.02)  # a flood of fifty a second and caller
+
+    async with aiohttp.ClientSession() as session:
+        await asyncio.gather(*(worker(session, number) for number in range(CONCURRENCY)))
+    return count
+
+
+async def latencies_ms(url: str, key: str) -> tuple[float, float]:
+    """Return median and 95th percentile of one chat at a time."""
+    told, headers = [], {"authorization": f"Bearer {key}"}
+    async with aiohttp.ClientSession(headers=headers) as session:
+        for _ in range(200):
+            began_s = time.perf_counter()
+            async with session.post(f"{url}/v1/chat/completions", json=chat()) as reply:
+                await reply.read()
+            told.append((time.perf_counter() - began_s) * 1_000)
+    return statistics.median(told), statistics.quantiles(told, n=20)[-1]
+
+
+async def logins() -> None:
+    """Print the latency of inference with and without a flood of logins, in turn."""
+    config = simulated(simulated={"decode_ms": 2.0})
+    config["applications"][0]["args"]["auth"] = {"trusted_proxies": ["127.0.0.0/8"]}
+    with tempfile.TemporaryDirectory() as folder:
+        gate = RunningGate(Path(folder), config, {"SLUICEGATE_ADMIN_KEY": ADMIN_KEY}).start()
+        try:
+            gate.ready()
+            key = gate.new_key(limits={"requests_per_minute": 1_000_000})
+            figures: dict[str, list[tuple[float, float]]] = {"quiet": [], "flood": []}
+            for _ in range(ROUNDS):
+                figures["quiet"].append(await latencies_ms(gate.url, key))
+                stop = asyncio.Event()
+                flooding = asyncio.create_task(flood(gate.url, stop))
+                figures["flood"].append(await latencies_ms(gate.url, key))
+                stop.set()
+                print(f"logins sent in this round: {await flooding}")
+            for name, found in figures.items():
+                p50, p95 = (statistics.median(each) for each in zip(*found, strict=True))
+                print(f"chat, {name}: p50 {p50:.1f} ms, p95 {p95:.1f} ms")
+        finally:
+            gate.stop()
+
+
 def main() -> None:
     """Measure what is asked for."""
     what, many = sys.argv[1:2] or ["all"], int((sys.argv[2:3] or ["1000000"])[0])
@@ -170,6 +226,8 @@ def main() -> None:
         asyncio.run(keys(many))
     if what[0] in ("all", "refusals"):
         asyncio.run(refusals())
+    if what[0] in ("all", "logins"):
+        asyncio.run(logins())
 
 
 if __name__ == "__main__":
