@@ -1,16 +1,16 @@
 """Tenants: who owns keys and users, and what all of them together may use."""
 
-import json
 import time
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Any, Self
+from typing import Any
 
 from pydantic import Field
 
 from serve_app.auth.caller import DEFAULT_TENANT, Caller
-from serve_app.auth.grant import Known, Limits, Share, must_be_classes, rfc3339
+from serve_app.auth.grant import Known, Limits, Share, must_be_classes
 from serve_app.auth.keys.key import TENANT
+from serve_app.auth.record import Record
 from serve_app.errors import AlreadyExists, Forbidden, InUse, NoSuchTenant
 from serve_app.store import Store, keys
 
@@ -32,7 +32,7 @@ class TenantChange(Share):
 
 
 @dataclass(frozen=True, slots=True)
-class TenantRecord:
+class TenantRecord(Record):
     """What is known of a tenant.
 
     Attributes:
@@ -51,25 +51,6 @@ class TenantRecord:
     metadata: dict[str, Any] = field(default_factory=dict)
     created_ms: int = 0
     changed_ms: int = 0
-
-    @classmethod
-    def from_json(cls, attributes: str) -> Self:
-        """Return the record that :meth:`to_json` wrote."""
-        known = {one.name for one in fields(cls)}
-        told = json.loads(attributes)  # a newer gateway may have written more
-        return cls(**{name: value for name, value in told.items() if name in known})
-
-    def to_json(self) -> str:
-        """Return the record as the store keeps it."""
-        return json.dumps(asdict(self), separators=(",", ":"))
-
-    def public(self) -> dict[str, Any]:
-        """Return the record as the admin API shows it."""
-        shown = asdict(self)
-        shown["class"] = shown.pop("class_")
-        for name in ("created", "changed"):
-            shown[f"{name}_at"] = rfc3339(shown.pop(f"{name}_ms"))
-        return shown
 
 
 @lru_cache(TENANTS_KEPT)

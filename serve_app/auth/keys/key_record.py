@@ -1,17 +1,17 @@
 """What is asked of a key, what is kept of it, and what is shown of it. Pure."""
 
-import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from ipaddress import ip_network
-from typing import Any, Self
+from typing import Any
 
 from pydantic import Field, StrictBool
 
 from serve_app.auth.caller import CALLER_PERMISSIONS, Caller
 from serve_app.auth.grant import DAY_MS, Grant, Limits, Strict, rfc3339
 from serve_app.auth.keys.key import TENANT
+from serve_app.auth.record import Record
 from serve_app.errors import Forbidden, InvalidKey
 
 CALLERS_KEPT = 10_000
@@ -38,7 +38,7 @@ class Rotation(Strict):
 
 
 @dataclass(frozen=True, slots=True)
-class KeyRecord:
+class KeyRecord(Record):
     """What is known of a key; the secret is not."""
 
     id: str
@@ -58,26 +58,11 @@ class KeyRecord:
     allowed_addresses: list[str] | None = None
     changed_ms: int = 0
 
-    @classmethod
-    def from_json(cls, attributes: str) -> Self:
-        """Return the record that :meth:`to_json` wrote."""
-        known = {one.name for one in fields(cls)}
-        told = json.loads(attributes)  # a newer gateway may have written more
-        return cls(**{name: value for name, value in told.items() if name in known})
-
-    def to_json(self) -> str:
-        """Return the record as the store keeps it."""
-        return json.dumps(asdict(self), separators=(",", ":"))
-
     def public(self, used_ms: int = 0) -> dict[str, Any]:
-        """Return the record as the admin API shows it."""
-        shown = asdict(self)
-        shown["class"] = shown.pop("class_")
-        shown["all_tenants"] = shown.pop("operator")
-        for name in ("created", "expires", "changed"):
-            shown[f"{name}_at"] = rfc3339(shown.pop(f"{name}_ms"))
-        shown["last_used_at"] = rfc3339(used_ms)
-        return shown
+        """Return the record as the admin API shows it, with when it was last used."""
+        public = Record.public(self)
+        public["all_tenants"] = public.pop("operator")
+        return {**public, "last_used_at": rfc3339(used_ms)}
 
     def caller(self) -> Caller:
         """Return who shows this key."""

@@ -10,15 +10,16 @@ role   one of ``ROLES``, which is all that it may do
 import json
 import secrets
 import string
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from functools import lru_cache
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, StrictBool
 
 from serve_app.auth.caller import ROLES, Caller
-from serve_app.auth.grant import Limits, Metadata, Strict, rfc3339, small
+from serve_app.auth.grant import Limits, Metadata, Strict, small
 from serve_app.auth.keys.key import TENANT
+from serve_app.auth.record import Record
 from serve_app.auth.users.passwords import normalised
 from serve_app.section import ClassName
 
@@ -92,7 +93,7 @@ class PasswordRequest(Strict):
 
 
 @dataclass(frozen=True, slots=True)
-class UserRecord:
+class UserRecord(Record):
     """What is known of a user; the password's hash is not.
 
     Attributes:
@@ -123,26 +124,14 @@ class UserRecord:
         """What its caller is called in logs and limits."""
         return f"user-{self.id}"
 
-    @classmethod
-    def from_json(cls, attributes: str) -> Self:
-        """Return the record that :meth:`to_json` wrote."""
-        known = {one.name for one in fields(cls)}
-        told = json.loads(attributes)  # a newer gateway may have written more
-        return cls(**{name: value for name, value in told.items() if name in known})
-
     def to_json(self) -> str:
         """Return the record as the store keeps it."""
         kept = {name: value for name, value in asdict(self).items() if name not in _NOT_IN_JSON}
         return json.dumps(kept, separators=(",", ":"))
 
     def public(self) -> dict[str, Any]:
-        """Return the record as the admin API shows it."""
-        shown = asdict(self)
-        shown["class"] = shown.pop("class_")
-        shown["permissions"] = sorted(ROLES.get(self.role, ()))
-        shown["created_at"] = rfc3339(shown.pop("created_ms"))
-        shown["changed_at"] = rfc3339(shown.pop("changed_ms"))
-        return shown
+        """Return the record as the admin API shows it, with the permissions of its role."""
+        return {**Record.public(self), "permissions": sorted(ROLES.get(self.role, ()))}
 
     def audited(self) -> dict[str, Any]:
         """Return what the audit keeps of it: what it may do, not what it is called."""
