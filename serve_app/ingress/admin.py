@@ -55,7 +55,9 @@ async def rotate_key(gate: Gate, exchange: Exchange, caller: Caller) -> None:
 async def revoke_key(gate: Gate, exchange: Exchange, caller: Caller) -> None:
     """Revoke a key; its next request is refused."""
     record = await gate.identity.keys.revoke(*_named(exchange, caller), by=caller)
-    await gate.noted(exchange, caller, action="key.revoke", **_about(record), before=record.public())
+    await gate.noted(
+        exchange, caller, action="key.revoke", **_about(record), before=record.public()
+    )
     await exchange.reply(204, headers=NO_STORE)
 
 

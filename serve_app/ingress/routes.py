@@ -5,39 +5,19 @@ caller; each other permission is checked here before the handler runs. A wrong m
 to a caller.
 """
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-
 from starlette.routing import Route
 
-from serve_app.auth import Caller
 from serve_app.errors import WrongMethod
 from serve_app.ingress import about, accounts, admin, docs, records, tenancy
 from serve_app.ingress.admission import admitted
 from serve_app.ingress.asked import NO_STORE
+from serve_app.ingress.entry import ANY, OPEN, PAGE, Entry
 from serve_app.ingress.exchange import Exchange, Receive, Scope, Send
 from serve_app.ingress.gate import Gate
 from serve_app.ingress.page import inference
 
-OPEN, PAGE, ANY = "", "run_inference", "caller"
-
 PRIVATE = ("/v1/auth/", "/v1/tenants", "/v1/audit")
 """Paths whose replies, refusals included, are not to be kept by anybody on the way."""
-
-OpenHandler = Callable[[Gate, Exchange], Awaitable[None]]
-CallerHandler = Callable[[Gate, Exchange, Caller], Awaitable[None]]
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One method of one path."""
-
-    method: str
-    path: str
-    permission: str
-    handler: OpenHandler | CallerHandler
-    engine_path: str = ""
-
 
 TABLE = (
     Entry("GET", "/health", OPEN, about.health),
@@ -107,7 +87,7 @@ class _Methods:
             async with admitted(self._gate, exchange):
                 allow = ", ".join(sorted(self._entries))
                 raise WrongMethod(f"{self._path} takes {allow}.", allow=allow)
-        scope["engine_path"] = entry.engine_path
+        scope["engine_path"], scope["table"] = entry.engine_path, TABLE
         if entry.permission in (OPEN, PAGE):
             await entry.handler(self._gate, exchange)  # type: ignore[call-arg]
         else:

@@ -17,11 +17,11 @@ from serve_app.ingress import TABLE, docs, refusals
 from serve_app.ingress.docs import openapi, published
 from serve_app.ingress.docs.described import DESCRIBED, FIELD, PATH_FIELDS, Described
 from serve_app.ingress.docs.refused import WAITS, raisable, raised
+from serve_app.ingress.entry import Entry
 from serve_app.ingress.exchange import Exchange
-from serve_app.ingress.routes import Entry
 from tests.ingress.openapi_rules import RULES
 
-DOCUMENT = json.loads(published.openapi_json().body)
+DOCUMENT = json.loads(published.openapi_json(TABLE).body)
 OPERATIONS = {
     (method.upper(), path): operation
     for path, item in DOCUMENT["paths"].items()

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from http import HTTPStatus
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import serve_app
 from serve_app.ingress.docs import refused
@@ -28,9 +28,7 @@ from serve_app.ingress.docs.described import (
 from serve_app.ingress.docs.schemas import DIALECT, Json, Schemas, query_fields
 from serve_app.ingress.docs.schemes import SCHEMES, SECURITY
 from serve_app.ingress.docs.sentences import Docstring
-
-if TYPE_CHECKING:
-    from serve_app.ingress.routes import Entry
+from serve_app.ingress.entry import Entry
 
 _STREAM = (
     "Events `data: {…}`, each with a part of the answer, then `data: [DONE]`. A stream that breaks "
@@ -49,7 +47,7 @@ _REQUEST_ID = {
 
 
 def document(
-    table: Iterable["Entry"], described: Mapping[tuple[str, str], Described] = DESCRIBED
+    table: Iterable[Entry], described: Mapping[tuple[str, str], Described] = DESCRIBED
 ) -> Json:
     """Return the document of ``table``; a route without a row is told as far as it is known."""
     unknown = Described(dict[str, Any])
@@ -88,7 +86,7 @@ def document(
     }
 
 
-def group(entry: "Entry") -> tuple[str, str]:
+def group(entry: Entry) -> tuple[str, str]:
     """Return heading and sentence of the group that a route belongs to; of none, ``OTHER``."""
     if entry.engine_path:
         return INFERENCE
@@ -96,7 +94,7 @@ def group(entry: "Entry") -> tuple[str, str]:
     return GROUPS[max(fitting, key=len)] if fitting else OTHER
 
 
-def _operation(entry: "Entry", row: Described, schemas: Schemas, responses: Json) -> Json:
+def _operation(entry: Entry, row: Described, schemas: Schemas, responses: Json) -> Json:
     """Return one method of one path; the refusals that it joins are added to ``responses``."""
     told = Docstring.of(entry.handler)
     operation: Json = {
@@ -125,12 +123,12 @@ def _operation(entry: "Entry", row: Described, schemas: Schemas, responses: Json
     return operation
 
 
-def _operation_id(entry: "Entry") -> str:
+def _operation_id(entry: Entry) -> str:
     words = re.findall(r"\w+", FIELD.sub(r"\1", entry.path))
     return "_".join([entry.method.lower(), *words])
 
 
-def _permission(entry: "Entry", row: Described) -> str:
+def _permission(entry: Entry, row: Described) -> str:
     """Return what a caller needs."""
     if not entry.permission:
         return "Open to everyone."
@@ -143,7 +141,7 @@ def _body(row: Described, schemas: Schemas) -> Json:
     return told if row.example is None else {**told, "example": row.example}
 
 
-def _success(entry: "Entry", row: Described, schemas: Schemas) -> Json:
+def _success(entry: Entry, row: Described, schemas: Schemas) -> Json:
     content: Json = {}
     if row.reply is not None:
         for media in row.media:
@@ -161,7 +159,7 @@ def _reply(status: int, content: Json, *headers: str) -> Json:
     return {**told, "content": content} if content else told
 
 
-def _in_path(entry: "Entry") -> Iterator[Json]:
+def _in_path(entry: Entry) -> Iterator[Json]:
     for name in FIELD.findall(entry.path):
         told = PATH_FIELDS[name][0] if name in PATH_FIELDS else ""
         shown = {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}

@@ -9,6 +9,7 @@ from functools import cache
 from importlib.resources import files
 
 from serve_app.ingress.docs.openapi import document
+from serve_app.ingress.entry import Entry
 from serve_app.ingress.exchange import Exchange
 from serve_app.ingress.gate import Gate
 
@@ -48,7 +49,7 @@ class Publication:
 
 async def reference(_gate: Gate, exchange: Exchange) -> None:
     """Describe every route of this gate: the document that you are reading."""
-    await _publish(exchange, openapi_json())
+    await _publish(exchange, openapi_json(exchange.scope["table"]))
 
 
 async def page(_gate: Gate, exchange: Exchange) -> None:
@@ -67,11 +68,9 @@ async def _publish(exchange: Exchange, told: Publication) -> None:
 
 
 @cache
-def openapi_json() -> Publication:
+def openapi_json(table: tuple[Entry, ...]) -> Publication:
     """Return the document of the gate's routes."""
-    from serve_app.ingress.routes import TABLE  # noqa: PLC0415 - the table names our handlers
-
-    told = json.dumps(document(TABLE), ensure_ascii=False, separators=(",", ":"))
+    told = json.dumps(document(table), ensure_ascii=False, separators=(",", ":"))
     return _published(told, "application/json")
 
 

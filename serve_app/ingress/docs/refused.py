@@ -7,16 +7,14 @@ may mean several on a route, a response joins them as ``ThisOrThat``.
 import re
 from collections.abc import Iterable, Iterator
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from serve_app import errors
 from serve_app.errors import GateError
 from serve_app.ingress import refusals
 from serve_app.ingress.docs.described import FIELD, JSON, PATH_FIELDS, Described
 from serve_app.ingress.docs.sentences import Docstring
-
-if TYPE_CHECKING:
-    from serve_app.ingress.routes import Entry
+from serve_app.ingress.entry import Entry
 
 Kind = type[GateError]
 
@@ -56,7 +54,7 @@ def raisable(top: Kind = GateError) -> Iterator[Kind]:
         yield from raisable(below)
 
 
-def refused(entry: "Entry", row: Described) -> list[Kind]:
+def refused(entry: Entry, row: Described) -> list[Kind]:
     """Return how a route may refuse, sorted by status, then by the order of the tree."""
     kinds = {errors.Internal, *row.refusals, *raised(entry.handler)}
     kinds.update(PATH_FIELDS[name][1] for name in FIELD.findall(entry.path) if name in PATH_FIELDS)
