@@ -28,7 +28,7 @@ from serve_app.proxy import stay_on_node
 from serve_app.queueing import LOOK_BACK_S, REPORT_INTERVAL_S, Line, replicas_for_line, report
 from serve_app.settings import Autoscaling, Model, Settings, deployment_name
 from serve_app.store import Store, store_url
-from serve_app.telemetry import Audit
+from serve_app.telemetry import Audit, Entry
 
 __all__ = ["Gateway", "build", "replicas_for_line"]
 
@@ -39,6 +39,7 @@ NAMELESS_HAPROXY = (
 )
 _log = logging.getLogger("sluicegate")
 WARN_EVERY_S = 60.0
+SHORT = 16
 
 
 @serve.ingress(None)
@@ -69,7 +70,7 @@ class Gateway:
         )
         self._relay = Relay(first_byte_timeout_s=settings.gateway.first_byte_timeout_s)
         holds = Holds(self._store, default_rpm=settings.limits.default.requests_per_minute)
-        audit = Audit(self._store, keep_days=settings.audit.keep_days)
+        audit = self._audit = Audit(self._store, keep_days=settings.audit.keep_days)
         self._identity = identity_of(settings, self._store, secrets, audit, os.environ)
         self._line = Line(self._store, [model.name for model in settings.models])
         for tend in (holds.pay, audit.pay, self._identity.tend):
@@ -88,6 +89,8 @@ class Gateway:
             audit=audit,
             proxy_key=secrets.proxy_key,
         )
+        if any(len(key) < SHORT for key in (*secrets.admin_keys, *secrets.api_keys)):
+            _log.warning("a static key has fewer than %d characters and may be guessed", SHORT)
         if os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") == "1" and not os.environ.get(PROXY_KEY_ENV):
             _log.warning(NAMELESS_HAPROXY)
         await self._line.open()
@@ -99,7 +102,7 @@ class Gateway:
             _log.warning("AUTHENTICATION IS DISABLED: everyone who reaches this gate may use it")
 
     async def _first_admin_key(self) -> None:
-        """Make the first admin key, as soon as the store answers, unless there are users."""
+        """Make the first admin key, as soon as the store answers, where nobody else can call."""
         if self._bootstrapped:
             return
         folder = data_dir(self._settings.store)
@@ -111,6 +114,7 @@ class Gateway:
         if made:
             path = auth.reveal_path(folder)
             _log.warning("An admin key was made. Read it once and delete the file: %s", path)
+            await self._audit.write(Entry("key.create", actor="gate", target="first admin key"))
         self._bootstrapped = made is not None
 
     def __serve_build_asgi_app__(self) -> Door:

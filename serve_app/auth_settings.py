@@ -23,6 +23,13 @@ class BruteForce(Section):
     """Seconds within which they must come."""
 
 
+class StrangerLimits(RateLimits):
+    """How much somebody may send whom nobody knows."""
+
+    requests_per_minute: int = Field(default=10, ge=0, le=1_000_000)
+    """Requests a minute, refilled evenly; as many may come at once. 0 means never."""
+
+
 class Anonymous(Section):
     """Callers without a credential."""
 
@@ -32,7 +39,7 @@ class Anonymous(Section):
     class_: ClassName = Field(default="anonymous", alias="class")
     """The class in which such a caller waits."""
 
-    limits: RateLimits = RateLimits(requests_per_minute=10)
+    limits: StrangerLimits = StrangerLimits()
 
 
 class Claims(Section):
@@ -133,7 +140,7 @@ class Visitor(Section):
     class_: ClassName = Field(default="interactive", alias="class")
     """The class in which a visitor waits."""
 
-    limits: RateLimits = RateLimits(requests_per_minute=10)
+    limits: StrangerLimits = StrangerLimits()
 
     @field_validator("siteverify_url")
     @classmethod

@@ -1,5 +1,6 @@
 """What the environment alone may say: secrets, `DISABLE_AUTH`, and where data lies."""
 
+import ipaddress
 import os
 import re
 from collections.abc import Mapping
@@ -68,12 +69,19 @@ def must_be_local(host: str, auth: Auth) -> None:
     Raises:
         SettingsError: others can reach it, and nobody said that this is meant.
     """
-    if host in ("localhost", "::1") or host.startswith("127.") or auth.i_know:
+    if auth.i_know or _is_loopback(host):
         return
     raise SettingsError(
         f"args.auth.disabled: everyone who reaches {host} could use this gate; listen on "
         "127.0.0.1, or set args.auth.i_know to true"
     )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _yes_or_no(name: str, environ: Mapping[str, str]) -> bool:

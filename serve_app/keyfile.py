@@ -12,6 +12,7 @@ from serve_app.errors import GateError
 from serve_app.plan import CannotStartError
 from serve_app.settings import Settings
 from serve_app.store import Store, running_url
+from serve_app.telemetry import Audit, Entry
 
 TIMEOUT_MS = 10_000
 
@@ -24,8 +25,10 @@ async def import_file(settings: Settings, lines: Iterable[str]) -> str:
             before it may have been written; an import may be repeated.
     """
     store = _opened(settings)
+    audit = Audit(store, keep_days=settings.audit.keep_days)
     try:
         told = await import_keys(store, lines)
+        await audit.write(Entry("key.import", actor="command line", after=dict(told)))
     except GateError as err:
         raise CannotStartError(str(err)) from None
     finally:

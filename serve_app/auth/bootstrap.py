@@ -27,9 +27,9 @@ def reveal_path(folder: Path) -> Path:
 
 
 async def first_admin_key(store: Store, folder: Path) -> bool | None:
-    """Make the admin key unless this store has had one.
+    """Make the admin key unless this store has had one, or keys, tenants or users.
 
-    Returns True if it was made now, False if it was made before, None if another gateway is just
+    Returns True if it was made now, False if there is no need, None if another gateway is just
     making it: ask again.
 
     However many gateways ask, one makes it; if that one dies half way, another does after
@@ -37,13 +37,21 @@ async def first_admin_key(store: Store, folder: Path) -> bool | None:
 
     Raises:
         StoreUnavailable: ask again; nothing is lost but the attempt.
-        OSError: the file cannot be written; the key is made again after ``CLAIM_S`` seconds.
+        OSError: the file cannot be written; the key was revoked again.
     """
+    for name in (keys.key_index(DEFAULT_TENANT), keys.TENANTS, keys.USERNAMES):
+        if await store.exists(name) and await store.text(keys.BOOTSTRAP) != BEING_MADE:
+            return False
     if not await store.claim(keys.BOOTSTRAP, BEING_MADE, ttl_s=CLAIM_S):
         return None if await store.text(keys.BOOTSTRAP) in (BEING_MADE, None) else False
     request = KeyRequest(name="first admin key", permissions=sorted(PERMISSIONS), all_tenants=True)
-    made, record = await Keys(store, Known(())).create(request, by=GATE)
-    await asyncio.to_thread(_reveal, folder, made.text)
+    own = Keys(store, Known(()))
+    made, record = await own.create(request, by=GATE)
+    try:
+        await asyncio.to_thread(_reveal, folder, made.text)
+    except OSError:
+        await own.revoke(record.tenant, record.id, by=GATE)
+        raise
     await store.keep(keys.BOOTSTRAP, record.id)
     return True
 

@@ -65,11 +65,13 @@ class Shown:
         how: where it stood.
         text: the credential; empty if what stood there is none.
         problem: what is wrong with it then.
+        empty: whether nothing stood there at all.
     """
 
     how: How
     text: str = field(default="", repr=False)
     problem: str = ""
+    empty: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,14 +107,15 @@ class Credential:
     tenant_must_exist: bool = False
 
 
-def find(headers: Iterable[tuple[bytes, bytes]]) -> Shown | None:
-    """Return what the headers show; None if nothing.
+def find(headers: Iterable[tuple[bytes, bytes]], last: Shown | None = None) -> Shown | None:
+    """Return what the headers show, or else ``last``, what the body shows; None if nothing.
 
     Raises:
-        InvalidKey: the first place that should hold a credential does not.
+        MissingCredentials: the first place that should hold a credential is empty.
+        InvalidKey: it holds something else.
         InvalidRequest: there are two different keys, or one header twice with different values.
     """
-    found = _in_order(headers)
+    found = [*_in_order(headers), *([] if last is None else [last])]
     for how in {shown.how for shown in found}:
         if len({shown.text for shown in found if shown.how is how}) > 1:
             raise InvalidRequest(f"The request carries two different credentials as '{how}'.")
@@ -120,7 +123,7 @@ def find(headers: Iterable[tuple[bytes, bytes]]) -> Shown | None:
     if len(texts) > 1:
         raise InvalidRequest("The request carries two different API keys; send one.")
     if found and found[0].problem:
-        raise InvalidKey(found[0].problem)
+        raise (MissingCredentials if found[0].empty else InvalidKey)(found[0].problem)
     return found[0] if found else None
 
 
@@ -169,12 +172,13 @@ def _authorization(text: str) -> Shown:
         return Shown(How.BEARER, rest)
     if not rest and looks_like_jwt(scheme):
         return Shown(How.AUTHORIZATION, scheme)
-    return Shown(How.BEARER, "", f"The Authorization header is not 'Bearer <key>'; {_HOW}.")
+    empty = not rest and scheme.lower() in ("", "bearer")
+    return Shown(How.BEARER, "", f"The Authorization header is not 'Bearer <key>'; {_HOW}.", empty)
 
 
 def _plain(how: How, text: str) -> Shown:
     empty = f"The {how} header is empty; a key begins with '{KEY_PREFIX}'."
-    return Shown(how, text, "" if text else empty)
+    return Shown(how, text, "" if text else empty, not text)
 
 
 def _assertion(text: str) -> Shown:

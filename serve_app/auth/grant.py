@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from ipaddress import ip_network
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, field_validator
 
@@ -130,7 +130,19 @@ def class_of(wanted: str | None, ceilings: Iterable[str | None], order: Sequence
     return order[max([places.get(wanted or default, places[default]), *bounds])]
 
 
-def must_be_classes(share: Share, known: Known, ceilings: Iterable[str | None]) -> None:
+class Classed(Protocol):
+    """Whatever names classes."""
+
+    @property
+    def class_(self) -> str | None:
+        """The class to wait in."""
+
+    @property
+    def max_class(self) -> str | None:
+        """The highest class that may be served."""
+
+
+def must_be_classes(share: Classed, known: Known, ceilings: Iterable[str | None]) -> None:
     """Return if the classes of ``share`` exist and none is above a ceiling.
 
     Raises:
@@ -154,6 +166,23 @@ def must_be_classes(share: Share, known: Known, ceilings: Iterable[str | None]) 
         and order.index(share.class_) < order.index(share.max_class)
     ):
         raise InvalidRequest("'class' is above 'max_class'.", param="class")
+
+
+def must_cover(by: Caller, other: Caller, known: Known) -> None:
+    """Return if ``by`` may do all that ``other`` may, and wait in as high a class.
+
+    Raises:
+        Forbidden: it may not.
+    """
+    by.must_cover(other)
+    if by.operator or by.max_class is None:
+        return
+    order = list(known.classes)
+    lowest = len(order)
+    rank = {name: place for place, name in enumerate(order)}
+    ceiling = rank.get(by.max_class, lowest)
+    if other.max_class is None or rank.get(other.max_class, lowest) < ceiling:
+        raise Forbidden(f"This caller's classes end at '{by.max_class}'.", param="max_class")
 
 
 def must_be_givable(grant: Grant, by: Caller, known: Known) -> None:

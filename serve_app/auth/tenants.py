@@ -117,9 +117,10 @@ class Tenants:
         _must_be_operator(by)
         must_be_classes(change, self._known, ())
         for _ in range(TRIES):
-            was = await self.get(tenant, by=by)
             (attributes,) = await self._store.fields(keys.tenant_record(tenant), "attributes")
-            now_ms = time.time_ns() // 1_000_000
+            if attributes is None and tenant != DEFAULT_TENANT:
+                raise NoSuchTenant(f"There is no tenant '{tenant[:64]}'.")
+            was, now_ms = tenant_of(attributes or "", tenant), time.time_ns() // 1_000_000
             record = _with(was, change, change.model_fields_set, now_ms)
             if await self._put(attributes or "", record):
                 return was, record

@@ -26,7 +26,8 @@ async def ready(gate: Gate, exchange: Exchange) -> None:
         "store": "ok" if gate.line.tended else "unavailable",
         "models": states,
     }
-    await exchange.reply(200 if fine else 503, said)
+    later = {} if fine else {"retry-after": "1", "x-refused-by": "not_ready"}
+    await exchange.reply(200 if fine else 503, said, later)
 
 
 def _state(gate: Gate, model: Model) -> str:
@@ -82,7 +83,7 @@ async def whoami(gate: Gate, exchange: Exchange, caller: Caller) -> None:
         "class": class_served(gate, caller, held).name,
         "max_class": caller.max_class,
         "weight": caller.weight,
-        "expires_at": rfc3339(caller.expires_ms),
+        "expires_at": rfc3339(credential.token_expires_s * 1_000 or caller.expires_ms),
         "limits": {"requests_per_minute": left},
     }
     await exchange.reply(200, said, NO_STORE)

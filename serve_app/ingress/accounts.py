@@ -10,7 +10,14 @@ from serve_app import auth
 from serve_app.auth import Caller, Session
 from serve_app.errors import Forbidden, GateError, InvalidLogin, InvalidRequest
 from serve_app.ingress.address import UNKNOWN
-from serve_app.ingress.asked import NO_STORE, body_as, page_asked, reply_page, tenant_asked
+from serve_app.ingress.asked import (
+    NO_STORE,
+    body_as,
+    must_be_tenant,
+    page_asked,
+    reply_page,
+    tenant_asked,
+)
 from serve_app.ingress.exchange import Exchange
 from serve_app.ingress.gate import Gate
 
@@ -24,8 +31,9 @@ async def login(gate: Gate, exchange: Exchange) -> None:
     request = await body_as(auth.LoginRequest, exchange, LOGIN_BODY_BYTES)
     user, session = await gate.identity.users.login(request)
     if user is None or session is None:
-        target = user.key_id if user else ""
-        await _failed(gate, exchange, auth.refused_login(), action="login", target=target)
+        about = {"target": user.key_id, "tenant": user.tenant} if user else {}
+        await _failed(gate, exchange, auth.refused_login(), action="login", **about)
+    _must_not_be_blocked(gate, exchange)  # others may have guessed while this one was hashed
     await _let_in(gate, exchange, user.caller(), session, action="login")
 
 
@@ -59,6 +67,7 @@ async def logout(gate: Gate, exchange: Exchange, caller: Caller) -> None:
 async def revoke_token(gate: Gate, exchange: Exchange, caller: Caller) -> None:
     """End a token by its issuer and ``jti``; its next request is refused."""
     request = await body_as(auth.RevocationRequest, exchange)
+    await must_be_tenant(gate, request.tenant or caller.tenant, caller)
     tenant = await gate.identity.revocations.revoke_named(request, by=caller)
     about = {"issuer": request.issuer, "jti": request.jti}
     await gate.noted(exchange, caller, action="token.revoke", tenant=tenant, after=about)
@@ -99,7 +108,7 @@ async def create_user(gate: Gate, exchange: Exchange, caller: Caller) -> None:
 async def list_users(gate: Gate, exchange: Exchange, caller: Caller) -> None:
     """List a tenant's users, oldest first: ``tenant``, ``limit`` (1 to 1000), ``after``."""
     after, size = page_asked(exchange)
-    tenant = tenant_asked(exchange, caller)
+    tenant = await tenant_asked(gate, exchange, caller)
     found, following = await gate.identity.users.listed(tenant, by=caller, after=after, size=size)
     await reply_page(exchange, [record.public() for record in found], following)
 
@@ -160,7 +169,7 @@ async def _failed(
     refusal: GateError,
     *,
     action: str,
-    target: str = "",
+    **about: str,
 ) -> NoReturn:
     """Count a wrong credential against the address and refuse.
 
@@ -168,8 +177,8 @@ async def _failed(
         TooManyAttempts: it was one too many.
         GateError: ``refusal``.
     """
+    await gate.noted(exchange, None, action=action, result=refusal.code, **about)
     left_s = await gate.identity.attempts.failed(gate.address(exchange))
-    await gate.noted(exchange, None, action=action, result=refusal.code, target=target)
     raise auth.too_many_attempts(left_s) if left_s else refusal
 
 

@@ -11,9 +11,11 @@ loopback, and then its port is 0. So:
 
 import hmac
 import ipaddress
+import re
 from collections.abc import Iterable, Sequence
 
 UNKNOWN = "unknown"
+_WITH_PORT = re.compile(r"(?:([0-9.]+)|\[([0-9A-Fa-f:.%]+)\])(?::[0-9]{1,5})?")
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -62,8 +64,10 @@ def _first_untrusted(hops: list[str], trusted: list[Network]) -> str:
 
 def _parsed(text: str) -> Address | None:
     """Return the address in ``text`` in its one spelling, an IPv4 one inside IPv6 as IPv4."""
+    with_port = _WITH_PORT.fullmatch(text)
+    bare = (with_port[1] or with_port[2]) if with_port else text
     try:
-        address = ipaddress.ip_address(text.partition("%")[0])
+        address = ipaddress.ip_address(bare.partition("%")[0])
     except ValueError:
         return None
     return getattr(address, "ipv4_mapped", None) or address

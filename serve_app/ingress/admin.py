@@ -19,21 +19,23 @@ async def create_key(gate: Gate, exchange: Exchange, caller: Caller) -> None:
 async def list_keys(gate: Gate, exchange: Exchange, caller: Caller) -> None:
     """List a tenant's keys, oldest first: ``tenant``, ``limit`` (1 to 1000), ``after``."""
     after, size = page_asked(exchange)
-    tenant = tenant_asked(exchange, caller)
+    tenant = await tenant_asked(gate, exchange, caller)
     found, following = await gate.identity.keys.listed(tenant, by=caller, after=after, size=size)
     await reply_page(exchange, [record.public(used_ms) for record, used_ms in found], following)
 
 
 async def get_key(gate: Gate, exchange: Exchange, caller: Caller) -> None:
     """Show a key; never its secret."""
-    record, used_ms = await gate.identity.keys.get(*_named(exchange, caller), by=caller)
+    record, used_ms = await gate.identity.keys.get(*await _named(gate, exchange, caller), by=caller)
     await exchange.reply(200, record.public(used_ms), NO_STORE)
 
 
 async def change_key(gate: Gate, exchange: Exchange, caller: Caller) -> None:
     """Change a key; its next request meets the change."""
     change = await body_as(KeyChange, exchange)
-    was, record = await gate.identity.keys.change(*_named(exchange, caller), change, by=caller)
+    was, record = await gate.identity.keys.change(
+        *await _named(gate, exchange, caller), change, by=caller
+    )
     before, after = changed(was.public(), record.public())
     await gate.noted(
         exchange, caller, action="key.update", **_about(record), before=before, after=after
@@ -45,7 +47,7 @@ async def rotate_key(gate: Gate, exchange: Exchange, caller: Caller) -> None:
     """Give a key a new secret, shown this once; the old one stays good for ``overlap_s``."""
     rotation = await body_as(Rotation, exchange) if exchange.declared_bytes() else Rotation()
     made, record, until_ms = await gate.identity.keys.rotate(
-        *_named(exchange, caller), rotation, by=caller
+        *await _named(gate, exchange, caller), rotation, by=caller
     )
     told = {"old_valid_until": rfc3339(until_ms)}
     await gate.noted(exchange, caller, action="key.rotate", **_about(record), after=told)
@@ -54,16 +56,16 @@ async def rotate_key(gate: Gate, exchange: Exchange, caller: Caller) -> None:
 
 async def revoke_key(gate: Gate, exchange: Exchange, caller: Caller) -> None:
     """Revoke a key; its next request is refused."""
-    record = await gate.identity.keys.revoke(*_named(exchange, caller), by=caller)
+    record = await gate.identity.keys.revoke(*await _named(gate, exchange, caller), by=caller)
     await gate.noted(
         exchange, caller, action="key.revoke", **_about(record), before=record.public()
     )
     await exchange.reply(204, headers=NO_STORE)
 
 
-def _named(exchange: Exchange, caller: Caller) -> tuple[str, str]:
+async def _named(gate: Gate, exchange: Exchange, caller: Caller) -> tuple[str, str]:
     """Return the tenant and id of the key that the request is about."""
-    return tenant_asked(exchange, caller), exchange.scope["path_params"]["key_id"]
+    return await tenant_asked(gate, exchange, caller), exchange.scope["path_params"]["key_id"]
 
 
 def _about(record: KeyRecord) -> dict[str, str]:

@@ -5,10 +5,10 @@ import time
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from serve_app import auth
 from serve_app.errors import (
-    BodyTooLarge,
     GateError,
     InvalidToken,
     RateLimited,
@@ -22,8 +22,12 @@ from serve_app.ingress.gate import Gate
 from serve_app.limits import Hold, Outcome, State, Usage
 from serve_app.settings import QueueClass
 
+Found = TypeVar("Found")
 SMALL_BODY_BYTES = 65_536
 SECOND_US = 1_000_000
+OWN_PASSWORD = "/v1/auth/password"
+"""Where a good session does not clear what wrong passwords have counted."""
+
 _WRONG = ("invalid_api_key", "invalid_token")
 
 
@@ -63,7 +67,7 @@ async def asked(gate: Gate, exchange: Exchange) -> tuple[Call | None, GateError 
         StoreUnavailable: a large body's caller cannot be told.
     """
     if gate.identity.authenticator.reads_bodies:
-        await _credential_in_body(gate, exchange)
+        await _take_credential(gate, exchange)
     if exchange.declared_bytes() > SMALL_BODY_BYTES:
         async with admitted(gate, exchange):
             pass
@@ -76,20 +80,25 @@ async def asked(gate: Gate, exchange: Exchange) -> tuple[Call | None, GateError 
         return None, mistake
 
 
-async def _credential_in_body(gate: Gate, exchange: Exchange) -> None:
-    """Take the credential out of the body, where no header carries one."""
-    if auth.find(exchange.scope["headers"]) is not None:
-        return
+async def _take_credential(gate: Gate, exchange: Exchange) -> None:
+    """Take the credential out of the body; the engine never sees it."""
+    if exchange.declared_bytes() > SMALL_BODY_BYTES:
+        return  # the header alone decides whether it is read
     try:
         raw, fields = await exchange.json_body(SMALL_BODY_BYTES)
-    except BodyTooLarge as err:
-        raise auth.missing({}) from err
+    except GateError:
+        return  # it is told, once the caller is known
     if "api_key" in fields:
-        exchange.body = without(raw, "api_key")
-        shown = auth.in_body(fields["api_key"])
-        exchange.credential = await _counted(
-            gate, exchange, gate.identity.authenticator.read(shown, now_s=time.time())
-        )
+        exchange.body = without(raw, "api_key"), fields
+        text = fields.pop("api_key")
+        exchange.credential = await _counted(gate, exchange, _of_body(gate, exchange, text))
+
+
+async def _of_body(gate: Gate, exchange: Exchange, text: object) -> auth.Credential | None:
+    """Return the credential in a body, None if a header's goes before it."""
+    shown, authenticator = auth.in_body(text), gate.identity.authenticator
+    first = auth.find([*exchange.scope["headers"]], last=shown)
+    return await authenticator.read(shown, now_s=time.time()) if first is shown else None
 
 
 async def credential_of(gate: Gate, exchange: Exchange) -> auth.Credential:
@@ -113,9 +122,7 @@ async def credential_of(gate: Gate, exchange: Exchange) -> auth.Credential:
     return exchange.credential
 
 
-async def _counted(
-    gate: Gate, exchange: Exchange, finding: Awaitable[auth.Credential]
-) -> auth.Credential:
+async def _counted(gate: Gate, exchange: Exchange, finding: Awaitable[Found]) -> Found:
     """Return what ``finding`` finds; a wrong credential counts against its address."""
     try:
         return await finding
@@ -176,7 +183,8 @@ async def _known(
         "key_id": caller.key_id,
         "credential": credential.how,
     }
-    if credential.how is not auth.How.NONE:
+    guessing = exchange.scope.get("route_path") == OWN_PASSWORD
+    if credential.how is not auth.How.NONE and not guessing:
         attempts.succeeded(address)
     return caller
 

@@ -6,8 +6,9 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from serve_app.auth import PAGE_MAX, Caller
-from serve_app.errors import Forbidden, InvalidRequest
+from serve_app.errors import Forbidden, InvalidRequest, UnknownTenant
 from serve_app.ingress.exchange import Exchange
+from serve_app.ingress.gate import Gate
 
 NO_STORE = {"cache-control": "no-store"}
 PAGE = 100
@@ -30,16 +31,31 @@ async def body_as(kind: type[Model], exchange: Exchange, max_bytes: int = MAX_AD
         raise _mistake(err, fields) from None
 
 
-def tenant_asked(exchange: Exchange, caller: Caller) -> str:
+async def tenant_asked(gate: Gate, exchange: Exchange, caller: Caller) -> str:
     """Return the tenant that the query names, the caller's own by default.
 
     Raises:
         Forbidden: it is another's, and the caller is no operator.
+        UnknownTenant: there is none.
     """
     tenant = exchange.query.get("tenant", caller.tenant)
-    if tenant != caller.tenant and not caller.operator:
-        raise Forbidden("This caller may only act for its own tenant.", param="tenant")
+    await must_be_tenant(gate, tenant, caller)
     return tenant
+
+
+async def must_be_tenant(gate: Gate, tenant: str, caller: Caller) -> None:
+    """Return if ``caller`` may act for ``tenant``, and there is one.
+
+    Raises:
+        Forbidden: it is another's, and the caller is no operator.
+        UnknownTenant: there is none.
+    """
+    if tenant == caller.tenant:
+        return
+    if not caller.operator:
+        raise Forbidden("This caller may only act for its own tenant.", param="tenant")
+    if await gate.identity.tenants.found(tenant) is None:
+        raise UnknownTenant(f"There is no tenant '{tenant[:64]}'.", param="tenant")
 
 
 def page_asked(exchange: Exchange) -> tuple[str, int]:

@@ -6,12 +6,14 @@ cost a scan, not ten million objects.
 
 import json
 import re
+from collections.abc import Iterator
 from itertools import accumulate
 from typing import Any
 
 from serve_app.errors import InvalidRequest
 
 MAX_DEPTH = 64
+_SPACE = " \t\r\n"
 _STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _STEP = [{"[": 1, "{": 1, "]": -1, "}": -1}.get(chr(byte), 0) for byte in range(256)]
@@ -34,23 +36,46 @@ def json_object(raw: bytes) -> dict[str, Any]:
     return value
 
 
-def without(raw: bytes, name: str) -> tuple[bytes, dict[str, Any]]:
-    """Return the JSON object ``raw`` written anew without its member ``name``, and what it holds.
+def without(raw: bytes, name: str) -> bytes:
+    """Return the JSON object ``raw`` without its member ``name``; every other byte stays.
 
     Raises:
         InvalidRequest: it has that member twice.
     """
-    pairs: list[tuple[str, Any]] = []
-
-    def noted(found: list[tuple[str, Any]]) -> dict[str, Any]:
-        pairs[:] = found  # the outermost object is the last to be done
-        return dict(found)
-
-    fields = json.loads(raw, object_pairs_hook=noted)
-    if sum(key == name for key, _ in pairs) > 1:
+    text = raw.decode()
+    spans = [span for key, span in _members(text) if key == name]
+    if len(spans) > 1:
         raise InvalidRequest(f"The body carries '{name}' twice; send one.", param=name)
-    del fields[name]
-    return json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode(), fields
+    for begin, end in spans:
+        before, after = text[:begin].rstrip(_SPACE), text[end:].lstrip(_SPACE)
+        if after.startswith(","):
+            after = after[1:]
+        else:
+            before = before.removesuffix(",")
+        text = before + after
+    return text.encode()
+
+
+def _members(text: str) -> Iterator[tuple[str, tuple[int, int]]]:
+    """Yield the members of the JSON object ``text``: each name, and from where to where it goes."""
+    decoder, at = json.JSONDecoder(), text.index("{") + 1
+    while True:
+        at = _next(text, at)
+        if text[at] == "}":
+            return
+        begin = at
+        name, at = decoder.raw_decode(text, at)
+        _, at = decoder.raw_decode(text, _next(text, _next(text, at) + 1))  # behind the colon
+        yield name, (begin, at)
+        at = _next(text, at)
+        at += text[at] == ","
+
+
+def _next(text: str, at: int) -> int:
+    """Return where the next character that is no space stands."""
+    while text[at] in _SPACE:
+        at += 1
+    return at
 
 
 def depth(raw: bytes) -> int:

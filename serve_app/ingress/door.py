@@ -29,6 +29,7 @@ EXPOSED = (
     "x-ratelimit-remaining-requests",
     "x-ratelimit-reset-requests",
     "x-refused-by",
+    "x-next-after",
     "x-request-id",
     "x-served-class",
 )
@@ -42,6 +43,7 @@ class Door:
         self._gate = gate
         self._router = Router(routes(gate), default=self._nowhere, redirect_slashes=False)
         self._cors = _within_cors(self._routed, gate.settings.cors)
+        self._vary = {"vary": "Origin"} if gate.settings.cors.origins else {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; nothing escapes but the client's own leaving."""
@@ -57,6 +59,7 @@ class Door:
         exchange.scope["exchange"] = exchange
         try:
             if exchange.header("origin") is None:
+                exchange.headers_out |= self._vary
                 await self._routed(exchange.scope, exchange.receive, exchange.send)
             else:
                 send = exchange.send_theirs if _is_preflight(exchange) else exchange.send

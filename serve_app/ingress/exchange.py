@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from serve_app.auth import Credential
-from serve_app.errors import BodyTooLarge, InvalidRequest, WrongMediaType
+from serve_app.errors import BodyTooLarge, GateError, InvalidRequest, WrongMediaType
 from serve_app.ingress.body import json_object
 from serve_app.limits import Hold
 from serve_app.redaction import redacted
@@ -60,6 +60,7 @@ class Exchange:
         self.credential: Credential | None = None
         self.held: Hold | None = None
         self.address: str | None = None
+        self._mistake: GateError | None = None
         self.body: tuple[bytes, dict[str, Any]] | None = None
         given = self.header("x-request-id") or ""
         self.settle_id = secrets.token_hex(12)
@@ -104,8 +105,14 @@ class Exchange:
             BodyTooLarge: more than ``max_bytes``; the rest was not read.
             InvalidRequest: it is not one JSON object, or nested deeper than 64.
         """
+        if self._mistake is not None:
+            raise self._mistake
         if self.body is None:
-            self.body = await self._json_body(max_bytes)
+            try:
+                self.body = await self._json_body(max_bytes)
+            except GateError as mistake:
+                self._mistake = mistake
+                raise
         return self.body
 
     async def _json_body(self, max_bytes: int) -> tuple[bytes, dict[str, Any]]:

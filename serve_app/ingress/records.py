@@ -19,7 +19,7 @@ async def list_audit(gate: Gate, exchange: Exchange, caller: Caller) -> None:
     query = exchange.query
     whole = caller.operator and "tenant" not in query
     found, following = await gate.audit.page(
-        tenant=None if whole else tenant_asked(exchange, caller),
+        tenant=None if whole else await tenant_asked(gate, exchange, caller),
         after=after or None,
         size=size,
         action=query.get("action"),
@@ -31,6 +31,8 @@ async def list_audit(gate: Gate, exchange: Exchange, caller: Caller) -> None:
         start_ms=_at_ms(query.get("start"), "start"),
         end_ms=_at_ms(query.get("end"), "end"),
     )
+    if query.get("format", "json") not in ("json", "jsonl"):
+        raise InvalidRequest("'format' must be json or jsonl.", param="format")
     if query.get("format") != "jsonl":
         await reply_page(exchange, found, following or "")
         return

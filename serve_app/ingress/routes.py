@@ -5,9 +5,14 @@ caller; each other permission is checked here before the handler runs. A wrong m
 to a caller.
 """
 
+import asyncio
+import logging
+from collections.abc import Coroutine
+from typing import Any
+
 from starlette.routing import Route
 
-from serve_app.errors import WrongMethod
+from serve_app.errors import Forbidden, WrongMethod
 from serve_app.ingress import about, accounts, admin, docs, records, tenancy
 from serve_app.ingress.admission import admitted
 from serve_app.ingress.asked import NO_STORE
@@ -16,6 +21,7 @@ from serve_app.ingress.exchange import Exchange, Receive, Scope, Send
 from serve_app.ingress.gate import Gate
 from serve_app.ingress.page import inference
 
+_log = logging.getLogger("sluicegate")
 PRIVATE = ("/v1/auth/", "/v1/tenants", "/v1/audit")
 """Paths whose replies, refusals included, are not to be kept by anybody on the way."""
 
@@ -88,10 +94,38 @@ class _Methods:
                 allow = ", ".join(sorted(self._entries))
                 raise WrongMethod(f"{self._path} takes {allow}.", allow=allow)
         scope["engine_path"], scope["table"] = entry.engine_path, TABLE
+        answering = self._answered(entry, exchange)
+        if entry.permission == PAGE or entry.method == "GET":
+            await answering
+        else:
+            await _to_its_end(answering)
+
+    async def _answered(self, entry: Entry, exchange: Exchange) -> None:
         if entry.permission in (OPEN, PAGE):
             await entry.handler(self._gate, exchange)  # type: ignore[call-arg]
-        else:
-            async with admitted(self._gate, exchange) as bill:
+            return
+        async with admitted(self._gate, exchange) as bill:
+            try:
                 if entry.permission != ANY:
                     bill.caller.must(entry.permission)
                 await entry.handler(self._gate, exchange, bill.caller)  # type: ignore[call-arg]
+            except Forbidden as err:
+                action = f"{entry.method} {entry.path}"
+                await self._gate.noted(exchange, bill.caller, action=action, result=err.code)
+                raise
+
+
+async def _to_its_end(changing: Coroutine[Any, Any, None]) -> None:
+    """Let a change and its entry in the audit be done, also for a client that hangs up."""
+    task = asyncio.create_task(changing)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        task.add_done_callback(_heard)
+        raise
+
+
+def _heard(task: asyncio.Task[None]) -> None:
+    """Take note of how a change ended that nobody waits for any more."""
+    if not task.cancelled() and (err := task.exception()) is not None:
+        _log.info("a change ended after its client had left: %s", err)

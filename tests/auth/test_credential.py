@@ -6,7 +6,7 @@ from itertools import product
 import pytest
 
 from serve_app.auth import How, find, in_body, make, missing, parse
-from serve_app.errors import InvalidKey, InvalidRequest
+from serve_app.errors import InvalidKey, InvalidRequest, MissingCredentials
 
 ONE, TWO = make("default"), make("acme")
 A, B = ONE.text.encode(), TWO.text.encode()
@@ -103,7 +103,7 @@ def test_a_bad_one_in_front_is_not_rescued(one: How, bad: bytes) -> None:
         assert found.how is How.BEARER
         parse(found.text)
 
-    with pytest.raises((InvalidKey, InvalidRequest)):
+    with pytest.raises((InvalidKey, InvalidRequest, MissingCredentials)):
         read()
 
 
@@ -132,15 +132,21 @@ def test_an_empty_one_behind_does_not_matter(later: How) -> None:
             "two different",
             id="two service tokens",
         ),
-        pytest.param(x_api_key(A) + bearer(b""), InvalidKey, "Bearer <key>", id="empty second"),
-        pytest.param(bearer(b""), InvalidKey, "Bearer <key>", id="scheme alone"),
-        pytest.param(bearer(b"", b""), InvalidKey, "Bearer <key>", id="empty header"),
+        pytest.param(
+            x_api_key(A) + bearer(b""), MissingCredentials, "Bearer <key>", id="empty second"
+        ),
+        pytest.param(bearer(b""), MissingCredentials, "Bearer <key>", id="scheme alone"),
+        pytest.param(bearer(b"", b""), MissingCredentials, "Bearer <key>", id="empty header"),
         pytest.param(bearer(A, b""), InvalidKey, "Bearer <key>", id="a key without its scheme"),
         pytest.param(bearer(A, b"Basic "), InvalidKey, "Bearer <key>", id="another scheme"),
         pytest.param(bearer(A, b"Bearer"), InvalidKey, "Bearer <key>", id="no space"),
-        pytest.param(x_api_key(b""), InvalidKey, "x-api-key header is empty", id="empty key"),
-        pytest.param(x_api_key(b" \t "), InvalidKey, "x-api-key header is empty", id="blank key"),
-        pytest.param(apikey(b""), InvalidKey, "apikey header is empty", id="empty apikey"),
+        pytest.param(
+            x_api_key(b""), MissingCredentials, "x-api-key header is empty", id="empty key"
+        ),
+        pytest.param(
+            x_api_key(b" \t "), MissingCredentials, "x-api-key header is empty", id="blank key"
+        ),
+        pytest.param(apikey(b""), MissingCredentials, "apikey header is empty", id="empty apikey"),
         pytest.param(assertion(A), InvalidKey, "holds no JWT", id="a key as assertion"),
         pytest.param(
             cloudflare(ID + b".access", SECRET)[:1], InvalidKey, "service token is", id="id alone"
@@ -158,7 +164,7 @@ def test_an_empty_one_behind_does_not_matter(later: How) -> None:
     ],
 )
 def test_a_request_without_one_good_credential(headers: Headers, refusal, says) -> None:
-    """A bad credential is never rescued by another; two different ones are the client's mistake."""
+    """A bad credential is never rescued by another, nor an empty one; two different are 400."""
     with pytest.raises(refusal, match=says) as told:
         find(headers)
     assert told.type is refusal

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from serve_app.auth import PERMISSIONS, Caller, Known, class_of
 from serve_app.auth.caller import Network
-from serve_app.auth.grant import Grant, Limits, must_be_classes, must_be_givable
+from serve_app.auth.grant import Grant, Limits, must_be_classes, must_be_givable, must_cover
 from serve_app.auth.keys.key_record import (
     KeyChange,
     KeyRecord,
@@ -128,13 +128,15 @@ def test_a_new_key_inherits_what_it_does_not_name() -> None:
         endpoints=frozenset({"/v1/completions"}),
         networks=networks("10.0.0.0/8"),
         expires_ms=5 * DAY_MS,
+        max_class="batch",
     )
     record = new_record("k2", "acme", KeyRequest(name="x"), by, DAY_MS)
     assert (record.models, record.endpoints) == (["a"], ["/v1/completions"])
     assert record.allowed_addresses == ["10.0.0.0/8"]
     assert record.expires_ms == 5 * DAY_MS
     assert record.permissions == ["read_models", "run_inference", "use_streaming"]
-    by.must_cover(record.caller())
+    assert record.max_class == "batch"
+    must_cover(by, record.caller(), KNOWN)
 
 
 @pytest.mark.parametrize("days", [4.1, 100])
@@ -264,3 +266,24 @@ def test_who_may_rotate_from_where_and_until_when(by, other, covered: bool) -> N
     else:
         with pytest.raises(Forbidden):
             caller(**by).must_cover(caller(**other))
+
+
+@pytest.mark.parametrize(
+    ("by", "other", "covered"),
+    [
+        pytest.param({}, {}, True, id="no ceiling"),
+        pytest.param({"max_class": "batch"}, {}, False, id="none above its own"),
+        pytest.param({"max_class": "batch"}, {"max_class": "standard"}, False, id="a higher one"),
+        pytest.param({"max_class": "batch"}, {"max_class": "batch"}, True, id="the same"),
+        pytest.param({"max_class": "batch"}, {"max_class": "anonymous"}, True, id="a lower one"),
+        pytest.param({"max_class": "batch", "operator": True}, {}, True, id="an operator"),
+    ],
+)
+def test_a_ceiling_binds_what_one_makes_and_changes(by, other, covered: bool) -> None:
+    """Nobody makes, changes, rotates or revokes a key that may wait in a higher class."""
+    if covered:
+        must_cover(caller(**by), caller(**other), KNOWN)
+    else:
+        with pytest.raises(Forbidden) as told:
+            must_cover(caller(**by), caller(**other), KNOWN)
+        assert told.value.param == "max_class"

@@ -14,6 +14,7 @@ from serve_app.auth import (
     KeyRequest,
     Keys,
     Known,
+    Revocations,
     Rotation,
     TenantChange,
     TenantRequest,
@@ -147,6 +148,36 @@ async def test_rotation(own: Keys, store: Store) -> None:
     weak = replace(ACME, permissions=frozenset({"manage_keys"}))
     with pytest.raises(Forbidden):
         await own.rotate("acme", record.id, Rotation(), by=weak)
+
+
+async def test_a_rotation_that_is_sent_twice(own: Keys, store: Store) -> None:
+    """A step whose reply was lost is sent again, and the old secret still overlaps."""
+    made, record = await own.create(KeyRequest(name="x"), by=ACME)
+    name = keys.key_record("acme", record.id)
+    ends = [await store.run("key_rotate", [name], ["new", 60_000]) for _ in range(2)]
+    assert ends[0] == ends[1] > 0
+    assert await store.fields(name, "sha256", "old_sha256") == ["new", made.key.sha256]
+
+
+async def test_two_changes_of_a_tenant_both_count(tenants: Tenants) -> None:
+    """Who is overtaken goes again; neither change is lost."""
+    limits = TenantChange.model_validate({"limits": {"requests_per_minute": 5}})
+    await asyncio.gather(
+        *(tenants.change("acme", TenantChange(weight=w), by=OPERATOR) for w in (2, 3)),
+        tenants.change("acme", limits, by=OPERATOR),
+        tenants.change("acme", TenantChange(name="Acme"), by=OPERATOR),
+    )
+    now = await tenants.get("acme", by=OPERATOR)
+    assert (now.name, now.limits) == ("Acme", {"requests_per_minute": 5})
+
+
+async def test_a_second_revocation_lengthens_the_first(store: Store, store_url: str) -> None:
+    """And never shortens it."""
+    revocations = Revocations(store)
+    with redis.Redis.from_url(store_url) as client:
+        for ttl_s, kept_s in ((1, 121), (1_000, 1_120), (1, 1_120)):
+            await revocations.revoke("acme", "j1", ttl_s=ttl_s)
+            assert kept_s - 5 <= client.ttl(keys.revoked("acme", "j1")) <= kept_s
 
 
 async def test_listing_walks_everything_once(own: Keys, store_url: str) -> None:

@@ -11,10 +11,9 @@ import pytest
 from serve_app.auth import Caller
 from serve_app.auth.caller import CALLER_PERMISSIONS
 from serve_app.auth.users.visitors import AT_ONCE, MAX_ANSWER_BYTES, VisitorRequest, Visitors
-from serve_app.auth_settings import Visitor
+from serve_app.auth_settings import StrangerLimits, Visitor
 from serve_app.errors import GateError, InvalidLogin, NoSuchRoute, RateLimited, UpstreamFailed
 from serve_app.ports import free_port
-from serve_app.section import RateLimits
 from tests.accounts import Tokens
 from tests.captcha import Says, answers, service
 
@@ -49,7 +48,9 @@ async def never_ends(writer: asyncio.StreamWriter) -> None:
 
 @contextlib.asynccontextmanager
 async def visitors_at(url: str | None, tokens: Tokens | None = None) -> AsyncIterator[Visitors]:
-    settings = Visitor(siteverify_url=url, token_ttl_s=60, limits=RateLimits(requests_per_minute=3))
+    settings = Visitor(
+        siteverify_url=url, token_ttl_s=60, limits=StrangerLimits(requests_per_minute=3)
+    )
     made = Visitors(settings, secret=SECRET, sessions=tokens or Tokens(), answer_s=0.4)
     try:
         yield made

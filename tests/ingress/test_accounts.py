@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from serve_app.auth import Caller, Credential, How, Kind
+from serve_app.auth import Caller, Credential, How, Kind, Known, Tenants
 from serve_app.auth.users.passwords import Passwords
 from serve_app.auth.users.users import Users
 from serve_app.auth.users.visitors import Visitors
@@ -99,6 +99,7 @@ class SmallGate:
     noted_down: list[dict[str, Any]] = field(default_factory=list)
     revocations: "Revoked" = field(default_factory=lambda: Revoked())  # noqa: PLW0108 - it is made below
     shown: Credential | None = None
+    tenants: Tenants | None = None
 
     @property
     def identity(self) -> "SmallGate":
@@ -131,10 +132,10 @@ SESSION = Credential(
 
 @pytest.fixture
 async def gate(store: Store) -> AsyncIterator[SmallGate]:
-    await store.run("tenant_put", [keys.tenant_record("acme")], ["", "{}", -1, -1])
+    await store.run("tenant_put", [keys.tenant_record("acme")], ["", '{"id": "acme"}', -1, -1])
     passwords = Passwords(threads=1, max_waiting=16, hasher=QUICK)
     visitors = Visitors(Visitor(), secret=None, sessions=Tokens())
-    yield SmallGate(users_on(store, passwords), visitors)
+    yield SmallGate(users_on(store, passwords), visitors, tenants=Tenants(store, Known(())))
     await visitors.close()
     passwords.close()
 

@@ -324,7 +324,7 @@ async def answered(handler: Any, **headers: str) -> tuple[int, dict[str, str], b
         raise AssertionError("nothing is read")
 
     lines = [(name.replace("_", "-").encode(), text.encode()) for name, text in headers.items()]
-    scope = {"method": "GET", "path": "/", "query_string": b"", "headers": lines}
+    scope = {"method": "GET", "path": "/", "query_string": b"", "headers": lines, "table": TABLE}
     await handler(NO_GATE, Exchange(scope, receive, send))
     told = {name.decode(): text.decode() for name, text in sent[0]["headers"]}
     return sent[0]["status"], told, b"".join(one.get("body", b"") for one in sent[1:])

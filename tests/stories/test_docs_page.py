@@ -42,7 +42,7 @@ class Site:
         return f"http://127.0.0.1:{self.port}"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        exchange = Exchange(scope, receive, send)
+        exchange = Exchange({**scope, "table": TABLE}, receive, send)
         if exchange.path.endswith("/docs"):
             await docs.page(NO_GATE, exchange)
         elif exchange.path.endswith("/openapi.json"):

@@ -432,12 +432,53 @@ def test_a_blocked_address_cannot_log_in(house: RunningGate) -> None:
     assert told(said[6]) == (429, "too_many_failed_attempts")
 
 
+def test_a_session_does_not_help_to_guess_its_password(house: RunningGate) -> None:
+    """Wrong old passwords block like wrong logins, though the session that comes along is good."""
+    name, where = f"mallory-{secrets.token_hex(3)}", from_somewhere()
+    with house.client() as admin:
+        user = {"name": name, "password": PASSWORD}
+        assert admin.post("/v1/auth/users", json=user).status_code == 201
+    body = {"old_password": "wrong password", "new_password": "another good one"}
+    with house.client(login(house, name).json()["token"]) as client:
+        said = [client.post("/v1/auth/password", json=body, headers=where) for _ in range(7)]
+    assert [told(one) for one in said[:5]] == [(401, "invalid_login")] * 5
+    assert told(said[6]) == (429, "too_many_failed_attempts")
+
+
+def test_a_weak_manager_gains_nothing(house: RunningGate) -> None:
+    """Neither by a new key, a change, a rotation nor a revocation; the attempts are on record."""
+    mine = tenant(house)
+    strong = house.new_key(
+        tenant=mine, permissions=sorted(auth.PERMISSIONS), allowed_addresses=["10.0.0.1/32"]
+    ).split("-")[2]
+    weak = house.new_key(tenant=mine, permissions=["manage_keys"], max_class="batch")
+    own = weak.split("-")[2]
+    with house.client(weak) as client:
+        made = client.post("/v1/auth/api-keys", json={"name": "x", "permissions": []}).json()
+        assert made["max_class"] == "batch"
+        cleared = client.patch(f"/v1/auth/api-keys/{own}", json={"max_class": None}).json()
+        assert cleared["max_class"] == "batch"
+        for method, path, body in (
+            ("PATCH", f"/v1/auth/api-keys/{own}", {"class": "interactive"}),
+            ("PATCH", f"/v1/auth/api-keys/{strong}", {"allowed_addresses": None}),
+            ("PATCH", f"/v1/auth/api-keys/{strong}", {"expires_in_days": 100}),
+            ("POST", f"/v1/auth/api-keys/{strong}/rotate", {}),
+            ("DELETE", f"/v1/auth/api-keys/{strong}", None),
+        ):
+            assert client.request(method, path, json=body).status_code == 403, (method, path)
+    with house.client() as admin:
+        entries = admin.get("/v1/audit", params={"tenant": mine, "result": "permission_denied"})
+    assert len(entries.json()["data"]) == 5
+
+
 def test_missing_credentials_and_preflights_do_not_count(house: RunningGate) -> None:
     """Twenty requests without a credential leave an address as it was."""
     where = from_somewhere()
     with house.client(None) as client:
         for _ in range(20):
             assert told(client.get("/v1/models", headers=where)) == (401, "missing_credentials")
+            empty = {**where, "x-api-key": ""}
+            assert told(client.get("/v1/models", headers=empty)) == (401, "missing_credentials")
         ask = {"origin": "https://a.example", "access-control-request-method": "POST"}
         assert client.options("/v1/models", headers={**where, **ask}).status_code == 400
         wrong = {**where, "x-api-key": auth.make("default").text}

@@ -90,8 +90,11 @@ def test_a_key_in_the_body(friendly: RunningGate) -> None:
         assert (good.status_code, good.headers["x-served-class"]) == (200, "batch")
         assert sent({**chat(), "api_key": "nonsense"}).status_code == 401
         assert sent({**chat(), "api_key": 7}).status_code == 401
-        both = sent({**chat(), "api_key": "nonsense"}, authorization=f"Bearer {ADMIN_KEY}")
-        assert both.status_code == 200
+        both = sent({**chat(), "api_key": key}, authorization=f"Bearer {ADMIN_KEY}")
+        assert both.status_code == 400, "two different keys"
+        same = sent({**chat(), "api_key": key}, authorization=f"Bearer {key}")
+        assert same.headers["x-served-class"] == "batch"
+        assert sent({"api_key": "x", "model": "\ud800"}).status_code == 401
         twice = json.dumps({**chat(), "api_key": key})[:-1] + f', "api_key": "{key}"}}'
         assert (sent(twice.encode()).status_code) == 400
         escaped = json.dumps({**chat(), "api_key": key}).replace("api_key", "api\\u005fkey")

@@ -124,7 +124,10 @@ def new_record(key_id: str, tenant: str, request: KeyRequest, by: Caller, now_ms
 def changed_record(
     record: KeyRecord, change: KeyRequest | KeyChange, given: set[str], by: Caller, now_ms: int
 ) -> KeyRecord:
-    """Return ``record`` with the members ``given`` in ``change``; null is what ``by`` has itself.
+    """Return ``record`` with the members ``given`` in ``change``.
+
+    Null is what ``by`` has itself: permissions of a caller, models, endpoints, addresses, end and
+    highest class; of class, weight, limits and metadata, the default.
 
     Raises:
         Forbidden: it would outlive ``by``.
@@ -146,7 +149,7 @@ def changed_record(
         "limits": change.limits.model_dump(exclude_none=True) if change.limits else {},
         "expires_ms": expires_ms,
         "class_": change.class_,
-        "max_class": change.max_class,
+        "max_class": change.max_class or by.max_class,
         "weight": change.weight,
         "metadata": change.metadata or {},
     }

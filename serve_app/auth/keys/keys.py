@@ -3,7 +3,7 @@
 import time
 
 from serve_app.auth.caller import DEFAULT_TENANT, Caller
-from serve_app.auth.grant import Known, must_be_classes, must_be_givable
+from serve_app.auth.grant import Known, must_be_classes, must_be_givable, must_cover
 from serve_app.auth.keys.key import MadeKey, make
 from serve_app.auth.keys.key_record import (
     KeyChange,
@@ -14,7 +14,7 @@ from serve_app.auth.keys.key_record import (
     new_record,
 )
 from serve_app.auth.tenants import Tenants
-from serve_app.errors import InUse, NoSuchKey, UnknownTenant
+from serve_app.errors import AlreadyExists, InUse, NoSuchKey, UnknownTenant
 from serve_app.store import Store, keys
 
 PAGE_MAX = 1_000
@@ -41,8 +41,11 @@ class Keys:
         await self._must_be_givable(request, tenant, by)
         made = make(tenant)
         record = new_record(made.key.key_id, tenant, request, by, _now_ms())
-        if await self._store.run("key_put", *put(record, made.key.sha256)) < 0:
+        written = await self._store.run("key_put", *put(record, made.key.sha256))
+        if written < 0:
             raise _unknown(tenant)
+        if not written:
+            raise AlreadyExists("The key's id is taken; try again.")
         return made, record
 
     async def _must_be_givable(
@@ -80,13 +83,14 @@ class Keys:
         Raises:
             NoSuchKey: as in :meth:`get`.
             InvalidRequest: there is no such class or endpoint.
-            Forbidden: ``by`` would give what it does not hold itself.
+            Forbidden: the key may do what ``by`` may not, before the change or after it.
             InUse: others change it at the same time; nothing was changed.
             StoreUnavailable: it may have been changed; ask for it.
         """
         await self._must_be_givable(change, tenant, by)
         for _ in range(TRIES):
             was, _, attributes = await self._found(tenant, key_id, by)
+            must_cover(by, was.caller(), self._known)
             record = changed_record(was, change, change.model_fields_set, by, _now_ms())
             rpm, burst = record.rpm_and_burst()
             done = await self._store.run(
@@ -109,7 +113,7 @@ class Keys:
             StoreUnavailable: the old secret may have ended, and nobody knows the new one.
         """
         record, _, _ = await self._found(tenant, key_id, by)
-        by.must_cover(record.caller())
+        must_cover(by, record.caller(), self._known)
         made = make(tenant, key_id)
         until_ms = await self._store.run(
             "key_rotate",
@@ -147,9 +151,11 @@ class Keys:
 
         Raises:
             NoSuchKey: as in :meth:`get`.
+            Forbidden: the key may do what ``by`` may not.
             StoreUnavailable: it may or may not be revoked; call again.
         """
         record, _, _ = await self._found(tenant, key_id, by)
+        must_cover(by, record.caller(), self._known)
         await self._store.run(
             "key_drop", [keys.key_record(tenant, key_id), keys.key_index(tenant)], [key_id]
         )

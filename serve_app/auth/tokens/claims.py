@@ -62,7 +62,6 @@ def describe(issuer: Issuer, token: Token, window: Window) -> Verified:
         granted(_words(told, mapped.permissions) if mapped.permissions else issuer.permissions),
         _models(told, mapped.models) if mapped.models else None,
         class_=_class(told, mapped.class_) if mapped.class_ else None,
-        expires_ms=int(window.expires_s * 1_000),
     )
     return Verified(
         caller,

@@ -25,7 +25,7 @@ from serve_app.auth.tokens.token import (
     window,
 )
 from serve_app.auth_settings import Issuer
-from serve_app.errors import InvalidToken, IssuerUnavailable
+from serve_app.errors import InvalidToken, IssuerUnavailable, StoreUnavailable
 from serve_app.settings import SettingsError
 
 MAX_REMEMBERED = 10_000
@@ -98,6 +98,7 @@ class Issuers:
             TokenExpired: it was good once.
             InvalidToken: it is not good.
             IssuerUnavailable: its issuer's keys could never be fetched.
+            StoreUnavailable: it is one of ours, and the store has not told our secret yet.
         """
         if not text.isascii() or len(text) > MAX_CHARS:
             raise malformed()
@@ -119,6 +120,10 @@ class Issuers:
 
     async def _judged(self, token: Token, now_s: float) -> _Remembered:
         judge = self._judges.get(token.issuer)
+        if judge is None and token.issuer == ISSUER:
+            raise StoreUnavailable(
+                "The state store has not answered yet; try again shortly.", retry_after_s=1.0
+            )
         if judge is None:
             raise InvalidToken("This token's issuer is not one that this service believes.")
         if token.algorithm not in judge.algorithms:

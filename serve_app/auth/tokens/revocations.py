@@ -34,7 +34,7 @@ class Revocations:
         Raises:
             StoreUnavailable: it may or may not have ended; call again.
         """
-        await self._store.claim(keys.revoked(tenant, token_id), "1", ttl_s=ttl_s + LEEWAY_S)
+        await self._store.run("token_revoke", [keys.revoked(tenant, token_id)], [ttl_s + LEEWAY_S])
 
     async def revoke_named(self, request: RevocationRequest, *, by: Caller) -> str:
         """End the token that an issuer gave the name ``jti``; return its tenant.

@@ -5,11 +5,12 @@ and classes that one lacks can be neither given nor taken over by way of a new p
 lock oneself out.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from serve_app.auth.caller import ROLES, Caller
+from serve_app.auth.grant import Known, must_be_classes, must_cover
 from serve_app.auth.users.user import UserChange, UserRecord, UserRequest
 from serve_app.errors import Forbidden, InvalidRequest
 
@@ -40,7 +41,7 @@ def created(
     told = own | {name: value for name, value in request.given().items() if value is not None}
     record = UserRecord(user_id, request.name, request.tenant or by.tenant, 0, **told)
     must_not_be_name(request.password, record, param="password")
-    _must_be_classes(told, record, classes)
+    must_be_classes(record, Known(classes), ())
     must_be_able_to_make(by, record, classes)
     return record
 
@@ -53,7 +54,10 @@ def changed(
     given = change.given()
     after = replace(record, **given)
     must_not_be_name(change.password, record, param="password")
-    _must_be_classes(given, after, classes)
+    named = replace(after, class_=given.get("class_"), max_class=given.get("max_class"))
+    must_be_classes(named, Known(classes), ())  # those that were there before may be gone by now
+    if {after.class_, after.max_class} <= {*classes, None}:
+        must_be_classes(after, Known(classes), ())
     must_be_able_to_make(by, after, classes)
     if by.key_id == record.key_id:
         _must_not_lock_out(record, change, after)
@@ -79,9 +83,7 @@ def must_be_able_to_make(by: Caller, record: UserRecord, classes: Sequence[str])
     """
     if record.all_tenants and not by.operator:
         raise Forbidden("Only who may act for all tenants may allow it.", param="all_tenants")
-    by.must_cover(record.caller())
-    if by.max_class is not None and not by.operator:
-        _must_stay_below(by.max_class, record, classes)
+    must_cover(by, record.caller(), Known(classes))
 
 
 def must_not_be_name(password: str, record: UserRecord, *, param: str) -> None:
@@ -94,12 +96,6 @@ def must_not_be_name(password: str, record: UserRecord, *, param: str) -> None:
         raise InvalidRequest("The password must not be the user name.", param=param)
 
 
-def _must_stay_below(ceiling: str, record: UserRecord, classes: Sequence[str]) -> None:
-    highest = min(_rank(name, classes) for name in (record.max_class, record.class_))
-    if record.max_class is None or highest < _rank(ceiling, classes):
-        raise Forbidden(f"This caller's classes end at '{ceiling}'.", param="max_class")
-
-
 def _must_not_lock_out(record: UserRecord, change: UserChange, after: UserRecord) -> None:
     lost = ROLES.get(record.role, frozenset()) - ROLES.get(after.role, frozenset())
     if lost or after.disabled or (record.all_tenants and not after.all_tenants):
@@ -109,21 +105,3 @@ def _must_not_lock_out(record: UserRecord, change: UserChange, after: UserRecord
             "Change your own password with POST /v1/auth/password, which asks for the old one.",
             param="password",
         )
-
-
-def _must_be_classes(given: Mapping[str, Any], after: UserRecord, classes: Sequence[str]) -> None:
-    """Refuse the classes given if one is unknown or they contradict each other."""
-    for name in ("class_", "max_class"):
-        if given.get(name) is not None and given[name] not in classes:
-            raise InvalidRequest(
-                f"There is no class '{given[name]}'; known: {', '.join(classes)}.",
-                param=name.rstrip("_"),
-            )
-    both = after.class_ is not None and after.max_class is not None
-    if both and _rank(after.class_, classes) < _rank(after.max_class, classes):
-        raise InvalidRequest("'class' is above 'max_class'.", param="class")
-
-
-def _rank(name: str | None, classes: Sequence[str]) -> int:
-    """Return how far down ``name`` is; what is no class is below all."""
-    return list(classes).index(name) if name is not None and name in classes else len(classes)

@@ -23,6 +23,7 @@ WAITS = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.BAD_GATEWAY, 503})
 
 FOR_CALLERS = (
     errors.InvalidRequest,
+    errors.UnknownTenant,
     errors.MissingCredentials,
     errors.InvalidKey,
     errors.InvalidToken,
@@ -31,6 +32,7 @@ FOR_CALLERS = (
     errors.AddressForbidden,
     errors.TooManyAttempts,
     errors.StoreUnavailable,
+    errors.IssuerUnavailable,
 )
 FOR_BODIES = (errors.InvalidRequest, errors.BodyTooLarge, errors.WrongMediaType)
 FOR_ENGINES = (

@@ -1,5 +1,6 @@
 --[[
-Write a tenant's record: a new one, or a change that nobody else has overtaken. One atomic step.
+Write a tenant's record: a new one, or a change that nobody else has overtaken. One atomic step;
+sent again, it answers alike.
 
 KEYS[1]  record        hash of the tenant: attributes, rpm, burst
 ARGV[1]  was           the attributes that the change was made from; empty for a new tenant
@@ -11,7 +12,10 @@ Returns  1 if written, 0 if the attributes are others by now, or the tenant is t
 Clock    none
 Twin     none: nothing is decided here
 ]]
-if (redis.call("HGET", KEYS[1], "attributes") or "") ~= ARGV[1] then
+local is = redis.call("HGET", KEYS[1], "attributes") or ""
+if is == ARGV[2] then
+  return 1
+elseif is ~= ARGV[1] then
   return 0
 end
 redis.call("HSET", KEYS[1], "attributes", ARGV[2])
