@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import ssl
 import subprocess
 import sys
 import time
@@ -106,11 +107,19 @@ class RunningGate:
         return re.search(r"shown this once: (\S+)", self.said())[1]  # type: ignore[index]
 
     @property
+    def certificate(self) -> str | None:
+        """The path of the certificate that this gate was told of."""
+        path = self.config["http_options"].get("ssl_certfile")
+        return str(path) if path else None
+
+    @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http{'s' if self.certificate else ''}://127.0.0.1:{self.port}"
 
     def client(self, key: str | None = ADMIN_KEY, **more: Any) -> httpx.Client:
         headers = {"authorization": f"Bearer {key}"} if key else {}
+        if self.certificate:
+            more |= {"verify": ssl.create_default_context(cafile=self.certificate)}
         return httpx.Client(base_url=self.url, headers=headers, timeout=60, **more)
 
     def openai(self, key: str = ADMIN_KEY) -> openai.OpenAI:
