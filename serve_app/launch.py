@@ -9,8 +9,7 @@ What Ray and Serve print goes to a log file; the terminal shows what a person wa
 
 import json
 import os
-import resource
-import secrets
+import shlex
 import shutil
 import signal
 import subprocess
@@ -28,16 +27,15 @@ import yaml
 
 from serve_app import reaper
 from serve_app.auth import reveal_path
+from serve_app.certificate import trusting
 from serve_app.engine import engine_log_dir, last_words
 from serve_app.environment import Secrets, data_dir
-from serve_app.haproxy import HOST_ENV, PROXY_KEY_ENV
 from serve_app.plan import Plan
-from serve_app.ports import free_port
+from serve_app.ray_environment import environment
 
 READY_LIMIT_S = 900.0
 FAILED_TO_DEPLOY = b"failed to deploy"  # what Serve answers for an application that is given up
 SHUTDOWN_S = 20.0
-MAX_CONNECTIONS = 20_000
 
 
 def run(plan: Plan) -> int:
@@ -65,8 +63,9 @@ def run(plan: Plan) -> int:
 
 def _start(plan: Plan, scratch: Path, log: Path) -> "subprocess.Popen[bytes]":
     """Start ``serve run`` under a reaper, in a process group that the terminal does not signal."""
-    config = scratch / "serve_config.yaml"
-    config.write_text(yaml.safe_dump(plan.config))
+    config, env = scratch / "serve_config.yaml", environment(plan.host, plan.certificate, scratch)
+    haproxy = env["RAY_SERVE_ENABLE_HA_PROXY"] == "1"
+    config.write_text(yaml.safe_dump(plan.config_for(haproxy=haproxy)))
     _say(f"Starting; what Ray and Serve print is in {log}")
     with suppress(FileNotFoundError):
         log.replace(log.with_suffix(".log.1"))  # the last run's, for whoever asks why it ended
@@ -76,41 +75,9 @@ def _start(plan: Plan, scratch: Path, log: Path) -> "subprocess.Popen[bytes]":
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=out,
-            env=environment(plan, scratch),
+            env=env,
             process_group=0,
         )
-
-
-def environment(plan: Plan, scratch: Path) -> dict[str, str]:
-    """Return the environment of ``serve run``: the fast proxy with its shim, all on loopback."""
-    shim = Path(sys.executable).with_name("sluicegate-haproxy")
-    ours = {
-        "RAY_SERVE_ENABLE_HA_PROXY": "1",
-        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
-        "RAY_SERVE_HAPROXY_BINARY_PATH": str(shim),
-        "RAY_SERVE_HAPROXY_MAXCONN": str(_connections()),
-        "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
-        "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
-        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port()),  # else shared with other clusters
-        "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(free_port()),
-        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(scratch / "haproxy.cfg"),
-        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(scratch / "admin.sock"),
-        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(scratch / "metrics.sock"),
-        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(scratch),
-        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(scratch / "server-state"),
-        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0.5",
-        "RAY_USAGE_STATS_ENABLED": "0",
-        PROXY_KEY_ENV: secrets.token_urlsafe(32),
-    }
-    forced = {HOST_ENV: plan.host}
-    return {**ours, **os.environ, **forced}
-
-
-def _connections() -> int:
-    """Return how many clients HAProxy may hold: it wants two and a half file descriptors each."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # the children inherit it
-    return max(100, min(MAX_CONNECTIONS, (hard - 500) * 2 // 5))
 
 
 def _until_stopped(
@@ -124,7 +91,7 @@ def _until_stopped(
         if serving.poll() is not None:
             return _fail(f"Serve ended: {_why(log)}")
         if not ready:
-            health = _health(plan.url)
+            health = _health(plan)
             seen = _progress(seen, health)
             if "failing" in health.get("models", {}).values() and (why := _failure(plan, began_s)):
                 return _fail(why)
@@ -139,10 +106,11 @@ def _until_stopped(
     return 0
 
 
-def _health(url: str) -> dict[str, Any]:
+def _health(plan: Plan) -> dict[str, Any]:
     """Return what ``/health/ready`` says; empty while nobody answers."""
+    ours = trusting(plan.certificate) if plan.certificate else None
     try:
-        with urllib.request.urlopen(f"{url}/health/ready", timeout=2) as reply:
+        with urllib.request.urlopen(f"{plan.url}/health/ready", timeout=2, context=ours) as reply:
             said = json.load(reply)
     except urllib.error.HTTPError as err:
         with err:
@@ -209,12 +177,23 @@ def _banner(plan: Plan) -> None:
         "max_tokens": 32,
     }
     _say(
-        f"\n  curl {plan.url}/v1/chat/completions \\\n"
+        f"\n  curl {_reaching(plan)}/v1/chat/completions \\\n"
         f'    -H "Authorization: Bearer {key or "$SLUICEGATE_KEY"}" \\\n'
         f'    -H "Content-Type: application/json" \\\n'
         f"    -d '{json.dumps(body)}'\n"
     )
     _say(f"Sluicegate is ready at {plan.url}")
+
+
+def _reaching(plan: Plan) -> str:
+    """Return how curl reaches the gate from here; over TLS by a name that the certificate knows."""
+    if plan.certificate is None:
+        return plan.url
+    trust, names = f"--cacert {shlex.quote(str(plan.certificate.cert))}", plan.certificate.names
+    if plan.address in names or not names:
+        return f"{trust} {plan.url}"
+    name = names[0].replace("*", "www")
+    return f"{trust} --connect-to ::{plan.address}: https://{name}:{plan.port}"
 
 
 def _stop(serving: "subprocess.Popen[bytes]", told: list[int]) -> None:

@@ -1,7 +1,9 @@
-"""Everything that can be known before anything is started: file, settings, port, folder."""
+"""Everything that can be known before anything is started: file, settings, port, folder, TLS."""
 
 import asyncio
+import datetime
 import errno
+import os
 import socket
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,15 +11,23 @@ from typing import Any
 
 import yaml
 
+from serve_app.certificate import Certificate, CertificateError, checked
 from serve_app.engine import check_source
 from serve_app.environment import Secrets, data_dir
 from serve_app.errors import StoreUnavailable
+from serve_app.haproxy import CERT_ENV, KEY_ENV
 from serve_app.settings import Settings, SettingsError
 from serve_app.store import Store, claim_folder
 
 IMPORT_PATH = "serve_app.app:build"
 STORE_MS = 3_000
 MAX_PORT = 65_535
+CERT, KEY = "ssl_certfile", "ssl_keyfile"
+NOT_OURS = {
+    "ssl_keyfile_password": "an encrypted key is not supported; store it plain, readable by this "
+    "user alone",
+    "ssl_ca_certs": "clients are known by key or token, not by certificate; remove it",
+}
 
 
 class CannotStartError(Exception):
@@ -32,17 +42,39 @@ class Plan:
         config: the whole of serve_config.yaml, with the command line's changes.
         settings: ours in it.
         host, port: where the gate listens.
+        certificate: what it speaks TLS with; None: plain HTTP.
     """
 
     config: dict[str, Any]
     settings: Settings
     host: str
     port: int
+    certificate: Certificate | None = None
+
+    @property
+    def address(self) -> str:
+        """The address by which a client on this machine reaches the gate."""
+        return "127.0.0.1" if self.host == "0.0.0.0" else self.host
 
     @property
     def url(self) -> str:
         """Where a client on this machine reaches the gate."""
-        return f"http://{'127.0.0.1' if self.host == '0.0.0.0' else self.host}:{self.port}"
+        return f"http{'s' if self.certificate else ''}://{self.address}:{self.port}"
+
+    def config_for(self, *, haproxy: bool) -> dict[str, Any]:
+        """Return the config for Serve behind HAProxy, or in front itself.
+
+        Behind HAProxy all that Serve listens on is on loopback and speaks plain HTTP: the address
+        and TLS are the front's.
+        """
+        http = {
+            name: told for name, told in self.config["http_options"].items() if name[:4] != "ssl_"
+        }
+        if haproxy:
+            http["host"] = "127.0.0.1"
+        elif self.certificate:
+            http |= {CERT: str(self.certificate.cert), KEY: str(self.certificate.key)}
+        return {**self.config, "http_options": http}
 
 
 def plan(
@@ -69,12 +101,14 @@ def plan(
             check_source(model)
     except SettingsError as err:
         raise CannotStartError(f"{config}: {err}") from None
+    _must_be_http_alone(whole, config)
+    certificate = _certificate(http, config)
     _must_be_free(http["host"], http["port"])
     if url := Secrets.from_environ().store_url or settings.store.url:
         asyncio.run(_must_answer(url))
     else:
         _must_be_ours(data_dir(settings.store) / "store")
-    return Plan(whole, settings, http["host"], http["port"])
+    return Plan(whole, settings, http["host"], http["port"], certificate)
 
 
 def _loaded(config: Path) -> dict[str, Any]:
@@ -100,6 +134,29 @@ def _ours(whole: dict[str, Any], config: Path) -> dict[str, Any]:
         )
     ours: dict[str, Any] = found[0]
     return ours
+
+
+def _must_be_http_alone(whole: dict[str, Any], config: Path) -> None:
+    """Refuse a second protocol: gRPC would reach Serve past every check of ours."""
+    if (whole.get("grpc_options") or {}).get("grpc_servicer_functions"):
+        raise CannotStartError(f"{config}: grpc_options: the gate speaks HTTP alone; remove it")
+
+
+def _certificate(http: dict[str, Any], config: Path) -> Certificate | None:
+    """Return the certificate that ``http_options`` name, or else the environment."""
+    for name, why in NOT_OURS.items():
+        if http.get(name):
+            raise CannotStartError(f"{config}: http_options.{name}: {why}")
+    if http.get(CERT) or http.get(KEY):
+        cert, key, where = http.get(CERT), http.get(KEY), f"{config}: http_options."
+        fields = (where + CERT, where + KEY)
+    else:
+        cert, key = os.environ.get(CERT_ENV), os.environ.get(KEY_ENV)
+        fields = (CERT_ENV, KEY_ENV)
+    try:
+        return checked(cert, key, fields=fields, now=datetime.datetime.now(datetime.UTC))
+    except CertificateError as err:
+        raise CannotStartError(str(err)) from None
 
 
 def _with_engine(settings: Settings, engine: str) -> list[dict[str, Any]]:

@@ -3,7 +3,8 @@
     python -m serve_app.serving CONFIG
 
 ``serve run`` starts Ray only if nobody has; so we start it, with nothing listening beyond this
-machine, and leave the rest to it. SIGTERM ends it as Ctrl-C does.
+machine (``ray_environment`` sees to that), and leave the rest to it. SIGTERM ends it as Ctrl-C
+does.
 """
 
 import signal

@@ -19,7 +19,7 @@ from serve_app.store import TEXTS, keys
 ROOT = Path(serve_app.__file__).parent
 REPO = ROOT.parent
 HALL = {"errors", "settings", "auth_settings", "section", "mistakes", "environment"}
-HALL |= {"ports", "reaper", "haproxy"}
+HALL |= {"ports", "reaper", "haproxy", "proxy", "certificate", "ray_environment"}
 JOINERS = {"app", "cli", "plan", "launch", "serving"}
 ARROWS = {
     "ingress": {"auth", "limits", "queueing", "telemetry"},
