@@ -4,6 +4,7 @@ No cluster is asked.
 """
 
 import copy
+import importlib
 import re
 import tomllib
 import warnings
@@ -15,7 +16,9 @@ import jsonschema
 import pytest
 import yaml
 
-from serve_app.haproxy import PROXY_KEY_ENV
+from serve_app import proxy
+from serve_app.haproxy import CERT_ENV, KEY_ENV, PROXY_KEY_ENV
+from serve_app.ingress import TABLE
 from serve_app.settings import Settings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -324,6 +327,36 @@ def test_every_node_runs_the_fast_proxy(pod: str) -> None:
     assert env["RAY_SERVE_THROUGHPUT_OPTIMIZED"] == "1"
     assert env["RAY_SERVE_HAPROXY_BINARY_PATH"] == "/opt/sluicegate/.venv/bin/sluicegate-haproxy"
     assert int(env["RAY_SERVE_HAPROXY_MAXCONN"]) * 2.5 < 65_536  # KubeRay's `ulimit -n`
+
+
+@pytest.mark.parametrize("pod", RAY_PODS)
+def test_every_server_keeps_its_door(pod: str) -> None:
+    """Serve's own servers get our middleware, and believe no header about where a client is."""
+    env = {each["name"]: each.get("value") for each in container(pod)["env"]}
+    module, _, name = env["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"].partition(":")
+    assert getattr(importlib.import_module(module), name) is proxy.middlewares
+    assert env["FORWARDED_ALLOW_IPS"] == ""
+
+
+def test_rays_ports_want_a_token() -> None:
+    """Whoever gets past the network policy still may not run code."""
+    assert CLUSTER["authOptions"] == {"mode": "token"}
+
+
+@pytest.mark.parametrize("pod", GROUPS)
+def test_a_pod_is_ready_by_an_open_path(pod: str) -> None:
+    """KubeRay adds its own probe, of a path that our proxies close, only where there is none."""
+    probe = container(pod)["readinessProbe"]
+    assert probe["httpGet"]["path"] in {each.path for each in TABLE if not each.permission}
+    assert {"name": probe["httpGet"]["port"], "containerPort": 8000} in container(pod)["ports"]
+    assert "readinessProbe" not in container("head"), "KubeRay's looks at Ray alone there"
+
+
+def test_the_told_way_to_tls_is_the_shims() -> None:
+    """The variables that the file tells are those that the shim reads; Serve gets none."""
+    told = re.findall(r"^# +- \{name: (\w+), value: /tls/tls\.\w+\}$", TEXT, re.MULTILINE)
+    assert told == [CERT_ENV, KEY_ENV]
+    assert not [name for name in cluster_config()["http_options"] if name.startswith("ssl_")]
 
 
 def test_image_is_the_dockerfiles() -> None:
