@@ -19,6 +19,7 @@ from serve_app.environment import Secrets, data_dir
 from serve_app.haproxy import PROXY_KEY_ENV
 from serve_app.ingress import Door, Gate, Relay
 from serve_app.limits import Holds
+from serve_app.proxy import stay_on_node
 from serve_app.queueing import LOOK_BACK_S, REPORT_INTERVAL_S, Line, replicas_for_line, report
 from serve_app.settings import Autoscaling, Model, Settings, deployment_name
 from serve_app.store import Store, store_url
@@ -43,6 +44,7 @@ class Gateway:
     """
 
     async def __init__(self, settings: Settings, *_models: Any) -> None:  # type: ignore[misc]
+        stay_on_node()
         secrets = Secrets.from_environ()
         folder = data_dir(settings.store)
         self._settings = settings

@@ -16,6 +16,7 @@ from serve_app.engine.sources import resolve
 from serve_app.environment import Secrets, data_dir
 from serve_app.errors import StoreUnavailable
 from serve_app.ports import free_port
+from serve_app.proxy import stay_on_node
 from serve_app.settings import Model
 from serve_app.settings import Store as StoreSettings
 from serve_app.store import Address, Store, registry, store_url
@@ -40,6 +41,7 @@ class ModelReplica:
     """
 
     async def __init__(self, model: Model, store: StoreSettings) -> None:  # type: ignore[misc]
+        stay_on_node()
         self._model = model
         self._id = secrets.token_hex(8)
         self._failure: str | None = None
