@@ -9,7 +9,7 @@ What Ray's configuration lacks, and what is mended:
     the client's address     ``option forwardfor`` appends the TCP peer to ``X-Forwarded-For``, and
                              a secret header tells the gateway that it was our proxy who did
     doors of its own         Serve's paths below ``/-/``, the statistics and the metrics answer 401
-                             to whoever does not show that secret; to nobody, if there is none
+                             to whoever does not show that secret; to all, if there is none
     patience without end     headers must arrive in 30 s
     ids that are not safe    ``x-request-id`` goes unless it is 1-128 safe characters, once; who
                              brings none is given one
@@ -33,8 +33,8 @@ neither: HAProxy checks the gateways' own ports, and shows the secret there. Kub
 readiness probe would ask the front, so the manifest brings one that asks ``/health/live``, which
 is open to all.
 
-**Decided: HTTP/1.1 alone, also over TLS.** Each stream of tokens is a connection, a hang-up is its
-end, and every rule above was tried with it.
+**Decided: HTTP/1.1 alone, with and without TLS.** Each stream of tokens is a connection, a hang-up
+is its end, and every rule above was tried with it.
 
 **Decided: certificate and key are linked, not copied.** No second copy of the key lies about, and
 a renewed pair is in force from the next reload on.
@@ -130,8 +130,8 @@ def _defaults(section: str, _told: Told) -> str:
 
 
 def _http(section: str, told: Told) -> str:
-    bind = f" {_TLS.format(told.tls)}" if told.tls else ""
-    return _listening(section, told.host, _front(told.keyed), bind)
+    tls = f" {_TLS.format(told.tls)}" if told.tls else ""
+    return _listening(section, told.host, _front(told.keyed), f" proto h1{tls}")
 
 
 def _stats(section: str, told: Told) -> str:

@@ -24,6 +24,7 @@ listens.
 
 import hmac
 import json
+import logging
 import os
 import re
 import secrets
@@ -44,7 +45,13 @@ from serve_app.haproxy import (
 from serve_app.redaction import redacted
 
 HEALTH = "/-/healthz"
-WAY_AROUND = 1008  # a WebSocket's code for "not allowed"
+NOT_ALLOWED = 1008  # to a WebSocket
+SHIM, SHIM_ENV = "sluicegate-haproxy", "RAY_SERVE_HAPROXY_BINARY_PATH"
+SHIMLESS = (
+    f"HAProxy runs without our shim, so it shows no secret and every request is refused; set "
+    f"{SHIM_ENV} to the program '{SHIM}'"
+)
+_log = logging.getLogger("sluicegate")
 _KEY = PROXY_KEY_HEADER.encode()
 _SAFE_ID = re.compile(SAFE_ID.encode())
 _STEERING = {name.encode() for name in STEERING}
@@ -74,7 +81,10 @@ def middlewares() -> list[Any]:
 
     key = os.environ.get(PROXY_KEY_ENV, "")
     behind = os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") == "1"
-    return [Middleware(Doorkeeper, Place(behind, key.encode() if usable(key) else b""))]
+    place = Place(behind, key.encode() if usable(key) else b"")
+    if place.behind and place.key and SHIM not in os.environ.get(SHIM_ENV, ""):
+        _log.error(SHIMLESS)
+    return [Middleware(Doorkeeper, place)]
 
 
 class Doorkeeper:
@@ -91,7 +101,7 @@ class Doorkeeper:
             scope["headers"] = passed(scope, self._place)
             await self._app(scope, receive, send)
         elif scope["type"] == "websocket":
-            await send({"type": "websocket.close", "code": WAY_AROUND})
+            await send({"type": "websocket.close", "code": NOT_ALLOWED})
         else:
             await _refuse(scope, send)
 

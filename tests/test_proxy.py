@@ -181,3 +181,20 @@ def test_the_environment_tells_where_a_server_stands(
     (middleware,) = proxy.middlewares()
     assert isinstance(middleware, Middleware)
     assert (middleware.cls, middleware.args) == (Doorkeeper, (place,))
+
+
+@pytest.mark.parametrize(
+    ("binary", "told"), [("/usr/sbin/haproxy", 1), ("/x/sluicegate-haproxy", 0)]
+)
+def test_a_missing_shim_is_told(monkeypatch, caplog, binary: str, told: int) -> None:
+    """A gate that refuses everybody says why in its log."""
+    monkeypatch.setenv("RAY_SERVE_ENABLE_HA_PROXY", "1")
+    monkeypatch.setenv(PROXY_KEY_ENV, KEY.decode())
+    monkeypatch.setenv("RAY_SERVE_HAPROXY_BINARY_PATH", binary)
+    proxy.middlewares()
+    assert len([line for line in caplog.messages if "sluicegate-haproxy" in line]) == told
+
+
+async def test_the_start_of_a_server_passes() -> None:
+    """It is no request."""
+    await Doorkeeper(app, BEHIND)({"type": "lifespan"}, None, None)  # type: ignore[arg-type]

@@ -182,7 +182,7 @@ def test_the_front_alone_speaks_tls(config: str) -> None:
     """TLS 1.2 or newer on the front; nothing else changes by it."""
     plain, tls = mended(config, KEYED), mended(config, Told(None, True, "/x/front.pem"))
     (line,) = [line for line in tls.splitlines() if line not in plain.splitlines()]
-    assert line.startswith("    bind *:8000 ssl crt /x/front.pem ssl-min-ver TLSv1.2 ")
+    assert line.startswith("    bind *:8000 proto h1 ssl crt /x/front.pem ssl-min-ver TLSv1.2 ")
 
 
 def test_certificate_and_key_are_linked(tmp_path: Path) -> None:
@@ -420,6 +420,11 @@ def test_the_peer_comes_last_and_is_vouched_for(keyed: Running, unkeyed: Running
     assert [value for name, value in told if name == "x-forwarded-for"] == ["6.6.6.6", "127.0.0.1"]
     assert [value for name, value in told if name == PROXY_KEY_HEADER] == [SECRET]
     assert PROXY_KEY_HEADER not in dict(seen(unkeyed.ask("GET / HTTP/1.1", *forged)))
+
+
+def test_http_2_is_not_spoken(keyed: Running) -> None:
+    """HAProxy would change to it on a connection that begins so."""
+    assert keyed.ask("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")[0] == 400
 
 
 def test_the_checks_show_the_secret(keyed: Running) -> None:
