@@ -46,16 +46,16 @@ class Claims(Section):
     """Where a token says what; dotted paths, e.g. `realm_access.roles`."""
 
     tenant: str | None = None
-    """Claim with the tenant's id; null: `tenant` of the issuer."""
+    """Claim with the tenant's id, which must be there; null: `tenant` of the issuer."""
 
     permissions: str | None = None
-    """Claim with permissions or roles, a list or words; null: `permissions` of the issuer."""
+    """Claim with permissions or roles, none if it is absent; null: `permissions` of the issuer."""
 
     class_: str | None = Field(default=None, alias="class")
     """Claim with the class."""
 
     models: str | None = None
-    """Claim with the models that may be used; null: all."""
+    """Claim with the models that may be used, none if it is not there; null: all."""
 
     limits: str | None = None
     """Claim with limits, an object as in a key."""
@@ -83,10 +83,10 @@ class Issuer(Section):
     """Where its key set is; HTTPS, or HTTP on this machine."""
 
     tenant: TenantId = "default"
-    """Tenant of a token whose claims name none."""
+    """Tenant of its tokens, if `claims.tenant` is null."""
 
     permissions: list[str] = ["read_models", "run_inference", "use_streaming"]
-    """Permissions of a token whose claims name none."""
+    """Permissions of its tokens, if `claims.permissions` is null."""
 
     claims: Claims = Claims()
 

@@ -51,7 +51,7 @@ ConfigFile = Annotated[Path, typer.Option("--config", help="Ray Serve's config f
 
 @keys.command("import")
 def import_keys(file: typer.FileText, config: ConfigFile = Path("serve_config.yaml")) -> None:
-    """Write the keys of a file; those that are there stay as they are."""
+    """Write the keys of a file; those that are there stay, those revoked since come back."""
     try:
         typer.echo(asyncio.run(import_file(settings_of(config), file)))
     except CannotStartError as err:

@@ -72,8 +72,8 @@ def must_be_local(host: str, auth: Auth) -> None:
     if auth.i_know or _is_loopback(host):
         return
     raise SettingsError(
-        f"args.auth.disabled: everyone who reaches {host} could use this gate; listen on "
-        "127.0.0.1, or set args.auth.i_know to true"
+        f"args.auth.disabled, or DISABLE_AUTH: everyone who reaches {host} could use this gate; "
+        "listen on 127.0.0.1, or set args.auth.i_know to true"
     )
 
 

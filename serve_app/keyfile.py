@@ -27,7 +27,8 @@ async def import_file(settings: Settings, lines: Iterable[str]) -> str:
     store = _opened(settings)
     audit = Audit(store, keep_days=settings.audit.keep_days)
     try:
-        told = await import_keys(store, lines)
+        classes = [one.name for one in settings.queue.classes]
+        told = await import_keys(store, lines, classes)
         await audit.write(Entry("key.import", actor="command line", after=dict(told)))
     except GateError as err:
         raise CannotStartError(str(err)) from None

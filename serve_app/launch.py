@@ -159,12 +159,13 @@ def _why(log: Path) -> str:
 
 def _banner(plan: Plan) -> None:
     """Say that it is ready, the admin key if it is new, and a line to paste."""
+    disabled = plan.settings.auth.disabled or Secrets.from_environ().disable_auth
     path = reveal_path(data_dir(plan.settings.store))
     key = path.read_text().strip() if path.exists() else None
     if key is not None:
         path.unlink()
         _say(f"\nAdmin key, shown this once: {key}")
-    elif plan.settings.auth.disabled or Secrets.from_environ().disable_auth:
+    elif disabled:
         _say("\nAuthentication is disabled: everyone who reaches this gate may use it.")
     elif Secrets.from_environ().admin_keys:
         _say("\nAdmin key: the one in SLUICEGATE_ADMIN_KEY")
@@ -178,13 +179,20 @@ def _banner(plan: Plan) -> None:
         "messages": [{"role": "user", "content": "What is the capital of France?"}],
         "max_tokens": 32,
     }
+    shown = f'    -H "Authorization: Bearer {key or _variable()}" \\\n'
     _say(
         f"\n  curl {_reaching(plan)}/v1/chat/completions \\\n"
-        f'    -H "Authorization: Bearer {key or "$SLUICEGATE_KEY"}" \\\n'
+        f"{'' if disabled else shown}"
         f'    -H "Content-Type: application/json" \\\n'
         f"    -d '{json.dumps(body)}'\n"
     )
     _say(f"Sluicegate is ready at {plan.url}")
+
+
+def _variable() -> str:
+    """Return what stands for the key in a line to paste."""
+    one = len(Secrets.from_environ().admin_keys) == 1
+    return "$SLUICEGATE_ADMIN_KEY" if one else "<your key>"
 
 
 def _reaching(plan: Plan) -> str:

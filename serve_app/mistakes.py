@@ -5,6 +5,8 @@ from collections.abc import Iterator
 
 from pydantic import BaseModel, ValidationError
 
+from serve_app.redaction import redacted
+
 
 def told(root: type[BaseModel], err: ValidationError) -> Iterator[str]:
     """Yield one sentence per mistake: the path in serve_config.yaml, what is wrong, the mend."""
@@ -17,13 +19,16 @@ def told(root: type[BaseModel], err: ValidationError) -> Iterator[str]:
             yield f"{where}: unknown setting; {hint}"
         else:
             said = mistake["msg"].removeprefix("Value error, ")
-            yield f"{where}: {said}{_got(mistake['input'])}"
+            yield f"{where}: {said}{_got(where, mistake['input'])}"
 
 
-def _got(value: object) -> str:
-    """Return a refused value's mention; of a block or what may hold a password, nothing."""
+def _got(where: str, value: object) -> str:
+    """Return a refused value's mention; of a block or what may hold a secret, nothing."""
     text = repr(value)
+    if where.endswith("secret_env"):
+        return "; name an environment variable here, not the secret"
     hidden = isinstance(value, dict | list) or "@" in text or "password" in text
+    hidden = hidden or redacted(text) != text
     return "" if hidden else f" (got {text[:80]})"
 
 

@@ -161,6 +161,11 @@ def _must_be_http_alone(whole: dict[str, Any], config: Path) -> None:
 
 def _certificate(http: dict[str, Any], config: Path) -> Certificate | None:
     """Return the certificate that ``http_options`` name, or else the environment."""
+    for name in http:
+        if name.startswith(("ssl", "tls")) and name not in {CERT, KEY, *NOT_OURS}:
+            raise CannotStartError(
+                f"{config}: http_options.{name}: no such option; TLS is {CERT} and {KEY}"
+            )
     for name, why in NOT_OURS.items():
         if http.get(name):
             raise CannotStartError(f"{config}: http_options.{name}: {why}")

@@ -118,8 +118,8 @@ def admits(scope: Scope, place: Place) -> bool:
 def passed(scope: Scope, place: Place) -> list[Header]:
     """Return the headers that go on with a request. Pure."""
     lines: list[Header] = scope["headers"]
-    if place.behind and place.key:
-        return lines  # HAProxy has seen to them
+    if place.behind and place.key:  # HAProxy has seen to the rest; it knows no secret by its looks
+        return [line for line in lines if line[0] != b"x-request-id" or _is_safe(line[1])]
     ids = [value for name, value in lines if name == b"x-request-id"]
     gone = {_KEY, *_STEERING}
     if len(ids) != 1 or not _is_safe(ids[0]):

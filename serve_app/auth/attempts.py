@@ -48,8 +48,8 @@ _KEYS = [keys.ATTEMPTS, keys.SUSPECTS, keys.BLOCKED]
 def too_many_attempts(left_s: float) -> TooManyAttempts:
     """Return the refusal of an address that is blocked for ``left_s`` seconds more."""
     return TooManyAttempts(
-        "Too many wrong credentials came from this address; a valid one is served at once, "
-        f"a wrong one is refused unseen for {math.ceil(left_s)} s more.",
+        "Too many wrong credentials came from this address: logins and wrong credentials are "
+        f"refused for {math.ceil(left_s)} s more; a valid key or token is served at once.",
         retry_after_s=left_s,
     )
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 
 from serve_app.auth.blocking import subject
 from serve_app.auth.caller import CALLER_PERMISSIONS, DEFAULT_TENANT, PERMISSIONS, Caller
-from serve_app.auth.credential import Credential, How, Kind, Shown, find, missing
+from serve_app.auth.credential import Credential, How, Kind, Shown, find, in_query, missing
 from serve_app.auth.keys.key import parse
 from serve_app.auth.keys.key_record import identify
 from serve_app.auth.keys.static import StaticKeys
@@ -55,7 +55,7 @@ class Authenticator:
         shown = find(headers)
         if shown is not None:
             return await self.read(shown, now_s=now_s)
-        if self._anonymous.enabled:
+        if self._anonymous.enabled and not in_query(query):
             return _anonymous(self._anonymous, address)
         raise missing(query)
 

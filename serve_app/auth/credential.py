@@ -26,7 +26,9 @@ from serve_app.auth.keys.key import KEY_PREFIX
 from serve_app.auth.tokens.token import looks_like_jwt
 from serve_app.errors import InvalidKey, InvalidRequest, MissingCredentials
 
-QUERY_NAMES = frozenset({"api_key", "apikey", "api-key", "key", "token", "access_token"})
+QUERY_NAMES = frozenset(
+    {"api_key", "apikey", "api-key", "x-api-key", "key", "token", "access_token"}
+)
 _HOW = "send 'Authorization: Bearer <key>' or 'X-API-Key: <key>'"
 _CLOUDFLARE_ID = re.compile(r"(?:(.+)-)?([0-9A-Za-z]{12})\.access")
 
@@ -127,9 +129,15 @@ def find(headers: Iterable[tuple[bytes, bytes]], last: Shown | None = None) -> S
     return found[0] if found else None
 
 
+def in_query(query: Mapping[str, str]) -> bool:
+    """Return whether a query holds what should not stand in one: a credential."""
+    named = QUERY_NAMES & {name.lower() for name in query}
+    return bool(named) or any(value.startswith(KEY_PREFIX) for value in query.values())
+
+
 def missing(query: Mapping[str, str]) -> MissingCredentials:
     """Return the refusal of a request that shows nothing."""
-    if QUERY_NAMES & {name.lower() for name in query}:
+    if in_query(query):
         return MissingCredentials(
             f"A key in the query string ends up in logs and is not read; {_HOW}."
         )

@@ -67,6 +67,8 @@ async def logout(gate: Gate, exchange: Exchange, caller: Caller) -> None:
 async def revoke_token(gate: Gate, exchange: Exchange, caller: Caller) -> None:
     """End a token by its issuer and ``jti``; its next request is refused."""
     request = await body_as(auth.RevocationRequest, exchange)
+    if not gate.identity.issuers.knows(request.issuer):
+        raise InvalidRequest("'issuer': no tokens of that issuer are believed.", param="issuer")
     await must_be_tenant(gate, request.tenant or caller.tenant, caller)
     tenant = await gate.identity.revocations.revoke_named(request, by=caller)
     about = {"issuer": request.issuer, "jti": request.jti}

@@ -83,20 +83,29 @@ def number(text: str, name: str, *, low: int, high: int) -> int:
     return int(text)
 
 
-def _written(loc: tuple[int | str, ...], fields: Any) -> Iterator[str]:
+def _written(loc: tuple[int | str, ...], fields: Any, *, missing: bool) -> Iterator[str]:
     """Yield the steps of ``loc`` that lead through the body; the rest are pydantic's own."""
-    for step in loc:
+    for place, step in enumerate(loc, 1):
         if isinstance(fields, dict):
+            if step in fields:
+                fields = fields[step]
+            elif not (missing and place == len(loc)):
+                continue
             yield str(step)
-            fields = fields.get(step)
         elif isinstance(fields, list) and isinstance(step, int):
             yield str(step)
             fields = fields[step] if step < len(fields) else None
 
 
 def _mistake(err: ValidationError, fields: dict[str, Any]) -> InvalidRequest:
-    """Return the first mistake in a body, with the path of its field as the client wrote it."""
-    first = err.errors(include_url=False, include_input=False)[0]
-    path = ".".join(_written(first["loc"], fields)) or "body"
+    """Return the first mistake in a body, with the path of its field as the client wrote it.
+
+    Of several ways in which a value may be written, the one that was nearly followed.
+    """
+    mistakes = err.errors(include_url=False, include_input=False)
+    alike = [one for one in mistakes if one["loc"][:2] == mistakes[0]["loc"][:2]]
+    first = max(alike, key=lambda one: len(one["loc"]))
+    steps = _written(first["loc"], fields, missing=first["type"] == "missing")
+    path = ".".join(steps) or "body"
     said = first["msg"].removeprefix("Value error, ")
     return InvalidRequest(f"'{path}': {said}.", param=path)

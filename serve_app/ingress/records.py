@@ -9,6 +9,11 @@ from serve_app.ingress.asked import NO_STORE, page_asked, reply_page, tenant_ask
 from serve_app.ingress.exchange import Exchange
 from serve_app.ingress.gate import Gate
 
+ASKED = (
+    *("tenant", "limit", "after", "action", "result", "actor", "address", "target"),
+    *("request_id", "start", "end", "format"),
+)
+
 
 async def list_audit(gate: Gate, exchange: Exchange, caller: Caller) -> None:
     """List who did what, oldest first; a caller of one tenant sees that tenant's.
@@ -17,6 +22,11 @@ async def list_audit(gate: Gate, exchange: Exchange, caller: Caller) -> None:
     """
     after, size = page_asked(exchange)
     query = exchange.query
+    for name in query:
+        if name not in ASKED:
+            raise InvalidRequest(
+                f"'{name[:64]}' is not asked for here; known: {', '.join(ASKED)}.", param=name[:64]
+            )
     whole = caller.operator and "tenant" not in query
     found, following = await gate.audit.page(
         tenant=None if whole else await tenant_asked(gate, exchange, caller),

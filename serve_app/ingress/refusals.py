@@ -5,6 +5,7 @@ import math
 from typing import Any
 
 from serve_app.errors import GateError, Unauthenticated, WrongMethod
+from serve_app.redaction import redacted
 
 SERVER_ERROR = 500
 _OTHERS = ("api_error", "invalid_request_error")
@@ -22,10 +23,10 @@ def body(err: GateError, path: str = "") -> dict[str, Any]:
     """Return the error object of a reply to ``path``, in the shape that its clients read."""
     if path.removeprefix("/api").startswith("/v1/messages"):
         kind = _ANTHROPIC.get(err.status, _OTHERS[err.status < SERVER_ERROR])
-        return {"type": "error", "error": {"type": kind, "message": str(err)}}
+        return {"type": "error", "error": {"type": kind, "message": redacted(str(err))}}
     return {
         "error": {
-            "message": str(err),
+            "message": redacted(str(err)),
             "type": err.type,
             "code": err.code,
             "param": err.param,

@@ -443,7 +443,7 @@ def test_the_refusal_says_what_helps() -> None:
     refusal = too_many_attempts(1_799.2)
     assert (refusal.status, refusal.code) == (429, "too_many_failed_attempts")
     assert refusal.retry_after_s == 1_799.2
-    assert "a valid one is served at once" in str(refusal)
+    assert "a valid key or token is served at once" in str(refusal)
     assert "1800 s" in str(refusal)
 
 

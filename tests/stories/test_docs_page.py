@@ -161,7 +161,7 @@ async def test_a_route_can_be_tried(tab: Tab, site: Site) -> None:
     assert re.fullmatch(r"200 after \d+ ms", await tab.run(told(route)))
     curl = await tab.run(f"document.querySelector('{route} form pre').textContent")
     assert f"'{site.url}/v1/auth/api-keys?tenant=a%26b+c&limit=5'" in curl
-    assert "$SLUICEGATE_KEY" in curl
+    assert "$SLUICEGATE_ADMIN_KEY" in curl
 
 
 async def test_a_field_of_the_path_is_needed(tab: Tab, site: Site) -> None:

@@ -164,7 +164,7 @@ def test_the_line_to_paste_works(gate: RunningGate) -> None:
     done = subprocess.run(
         ["bash", "-c", line[1].replace("curl", "curl -sS", 1)],
         capture_output=True, text=True, check=False,
-        env={**os.environ, "SLUICEGATE_KEY": ADMIN_KEY},
+        env={**os.environ, "SLUICEGATE_ADMIN_KEY": ADMIN_KEY},
     )  # fmt: skip
     assert '"finish_reason"' in done.stdout, done.stderr
 

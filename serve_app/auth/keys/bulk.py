@@ -8,14 +8,14 @@ One key is one line of JSON; a secret that still overlaps after a rotation is le
 import json
 import re
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from itertools import islice
 
 from pydantic import Field, ValidationError, field_validator
 
 from serve_app.auth.caller import DEFAULT_TENANT, PERMISSIONS
-from serve_app.auth.grant import Limits, Strict
+from serve_app.auth.grant import Known, Limits, Strict, must_be_classes
 from serve_app.auth.keys.key import TENANT
 from serve_app.auth.keys.key_record import KeyRecord
 from serve_app.auth.keys.keys import put
@@ -47,27 +47,35 @@ class KeyLine(Strict):
         return key
 
 
-async def import_keys(store: Store, lines: Iterable[str]) -> Counter[str]:
+async def import_keys(
+    store: Store, lines: Iterable[str], classes: Sequence[str] = ()
+) -> Counter[str]:
     """Write the keys of ``lines``; return how many were written, taken, of no tenant.
 
-    A key that is there is left alone, so an import may be repeated.
+    A key that is there is left alone, so an import may be repeated; one that was revoked since the
+    export comes back. ``classes`` are those of the line; empty if any will do.
 
     Raises:
         InvalidRequest: a line is no key; the refusal names it. The batches before it are written.
         StoreUnavailable: some may have been written; import again.
     """
     told: Counter[str] = Counter()
-    for batch in _batches(_read(lines)):
+    for batch in _batches(_read(lines, Known(classes))):
         calls = [put(one.key, one.sha256, made_us=one.key.created_ms * 1_000) for one in batch]
         told.update(_SAID[said] for said in await store.run_many("key_put", calls))
     return told
 
 
-def _read(lines: Iterable[str]) -> Iterator[KeyLine]:
+def _read(lines: Iterable[str], known: Known) -> Iterator[KeyLine]:
     for number, line in enumerate(lines, 1):
         if line.strip():
             try:
-                yield KeyLine.model_validate_json(line)
+                read = KeyLine.model_validate_json(line)
+                if known.classes:
+                    must_be_classes(read.key, known, ())
+                yield read
+            except InvalidRequest as err:
+                raise InvalidRequest(f"line {number}: key.{err.param}: {err}") from None
             except ValidationError as err:
                 first = err.errors(include_url=False, include_input=False)[0]
                 where = ".".join(str(step) for step in first["loc"]) or "line"

@@ -85,6 +85,10 @@ class Issuers:
         key = OneKey(sessions.key)
         self._judges[ISSUER] = _Judge(frozenset({"HS256"}), mine, key, sessions.read)
 
+    def knows(self, issuer: str) -> bool:
+        """Return whether tokens of ``issuer`` are believed."""
+        return issuer in self._judges or issuer == ISSUER
+
     async def verify(self, text: str, *, now_s: float) -> Verified:
         """Return whose token ``text`` is.
 

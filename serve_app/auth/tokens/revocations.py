@@ -6,7 +6,7 @@ from serve_app.auth.caller import Caller
 from serve_app.auth.grant import Strict
 from serve_app.auth.keys.key import TENANT
 from serve_app.auth.tokens.claims import token_id
-from serve_app.errors import UnknownTenant
+from serve_app.errors import InvalidRequest, UnknownTenant
 from serve_app.store import Store, keys
 
 LEEWAY_S = 120
@@ -18,7 +18,11 @@ class RevocationRequest(Strict):
 
     issuer: str = Field(min_length=1, max_length=512, examples=["https://login.example"])
     jti: str = Field(min_length=1, max_length=512, examples=["9b2e…"])
-    tenant: str | None = Field(default=None, pattern=rf"^{TENANT}$")
+    tenant: str | None = Field(
+        default=None,
+        pattern=rf"^{TENANT}$",
+        description="The tenant that the token's claims name; operators must say which.",
+    )
     expires_in_s: int = Field(default=2_592_000, ge=1, le=31_536_000)
 
 
@@ -40,9 +44,14 @@ class Revocations:
         """End the token that an issuer gave the name ``jti``; return its tenant.
 
         Raises:
+            InvalidRequest: ``by`` acts for all tenants and does not say for which.
             UnknownTenant: ``by`` may not act for that tenant.
             StoreUnavailable: it may or may not have ended; call again.
         """
+        if by.operator and request.tenant is None:
+            raise InvalidRequest(
+                "'tenant': name the tenant that the token's claims name.", param="tenant"
+            )
         tenant = request.tenant or by.tenant
         if tenant != by.tenant and not by.operator:
             raise UnknownTenant(f"There is no tenant '{tenant}'.", param="tenant")

@@ -70,7 +70,7 @@ const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
 
 function curl({ method, url, open, body }) {
   const lines = [`curl ${method === "GET" ? "" : `-X ${method} `}${quoted(url.href)}`];
-  if (!open) lines.push('-H "Authorization: Bearer $SLUICEGATE_KEY"');
+  if (!open) lines.push('-H "Authorization: Bearer $SLUICEGATE_ADMIN_KEY"');
   if (body !== undefined) lines.push(`-H 'Content-Type: ${JSON_TYPE}'`, `-d ${quoted(body)}`);
   return lines.join(" \\\n  ");
 }

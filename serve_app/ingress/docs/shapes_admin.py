@@ -28,11 +28,14 @@ class TenantPageQuery(PageQuery, TenantQuery):
     """A page of what a tenant has."""
 
 
-class AuditQuery(TenantPageQuery):
+class AuditQuery(PageQuery):
     """Which entries of the audit, and in which form."""
 
+    tenant: str | None = None
+    """Whose; by default the caller's own, for an operator everyone's."""
+
     action: str | None = None
-    """E.g. `key.create`."""
+    """E.g. `key.create`, `user.update`, `tenant.delete`, `login`, `address.block`."""
 
     result: str | None = None
     """`ok`, or the code of the refusal."""
