@@ -328,10 +328,9 @@ def test_a_port_does_not_speak_another_ports_language(walked: House) -> None:
                 assert called(door.port, method) != "OK", str(door)
 
 
-def test_the_gateways_own_port_is_haproxys(walked: House) -> None:
+def test_the_gateways_own_port_is_haproxys(gate: RunningGate) -> None:
     """Past the front not even a good key helps; the proxy's secret does, and a key is still due."""
-    if not walked.haproxy:
-        pytest.skip("the gateways have no port of their own behind the default proxy")
+    walked = house(gate)
     bearer = f"authorization: Bearer {ADMIN_KEY}"
     shown = f"{PROXY_KEY_HEADER}: {walked.env[PROXY_KEY_ENV]}"
     for door in walked.the("gateway", "fallback"):
