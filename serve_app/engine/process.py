@@ -16,7 +16,8 @@ from serve_app.store import Address
 POLL_S = 0.1
 HEALTH_S = 8.0
 """Seconds within which a healthy engine says so."""
-OURS_ONLY = ("SLUICEGATE_", "OMP_NUM_THREADS")  # Ray sets the latter to 1; the engine knows better
+OURS_ONLY = ("SLUICEGATE_", "RAY_AUTH_", "OMP_NUM_THREADS")
+"""What no engine inherits: our secrets, Ray's token, and the 1 that Ray sets for threads."""
 
 
 class EngineStartError(RuntimeError):

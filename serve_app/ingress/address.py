@@ -1,11 +1,11 @@
 """Where a request comes from, told so that a client cannot choose the answer. Pure.
 
 The server under us rewrites ``scope["client"]`` from any ``X-Forwarded-For`` whose sender is on
-loopback, and then its port is 0. So:
+loopback; its port is 0 then, or what the stranger wrote. So:
 
     behind our HAProxy shim (it shows the secret): the last hop it appended, from the right,
         skipping trusted proxies
-    direct, no X-Forwarded-For, or a rewritten one ruled out by the port: the TCP peer
+    direct, and no X-Forwarded-For that could have been taken for it: the TCP peer
     otherwise: unknown; nothing that a stranger wrote is believed
 """
 
@@ -43,8 +43,8 @@ def client_address(
         (shown_key or "").encode(errors="replace"), (proxy_key or "").encode()
     )
     if not through_ours:
-        if peer is None or (hops and peer[1] == 0):
-            return UNKNOWN
+        if peer is None or (hops and (peer[1] == 0 or any(peer[0] in hop for hop in hops))):
+            return UNKNOWN  # rewritten, the port too if a stranger wrote one
         hops = [*hops, peer[0]] if _is_trusted(peer[0], trusted := list(trusted)) else [peer[0]]
     return _first_untrusted(hops, list(trusted))
 

@@ -27,6 +27,9 @@ RUBBISH = st.text(max_size=20) | st.sampled_from(["6.6.6.6", "10.0.0.1", "::1", 
         pytest.param(PROXY, [], "127.0.0.1", id="on this machine"),
         pytest.param(REWRITTEN, ["6.6.6.6"], UNKNOWN, id="forged on loopback: the port is 0"),
         pytest.param(REWRITTEN, ["", ""], UNKNOWN, id="forged with empty lines"),
+        pytest.param(
+            ("6.6.6.6", 1234), ["6.6.6.6:1234"], UNKNOWN, id="forged on loopback, with a port"
+        ),
         pytest.param(None, [], UNKNOWN, id="no peer"),
         pytest.param(None, ["6.6.6.6"], UNKNOWN, id="no peer, forged"),
         pytest.param(("testclient", 50_000), [], UNKNOWN, id="a peer that is no address"),

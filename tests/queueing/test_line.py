@@ -14,7 +14,7 @@ from serve_app.settings import QueueClass
 from serve_app.store import Address, Store, keys, registry
 
 AT = Address("127.0.0.1", 1, "k")
-PATIENT = QueueClass(max_wait_s=20, max_tickets=100)
+PATIENT = QueueClass(name="standard", max_wait_s=20, max_tickets=100)
 
 
 @pytest.fixture
@@ -106,7 +106,7 @@ async def test_who_hangs_up_in_line_leaves_it(store: Store, line: Line) -> None:
 async def test_a_full_line_refuses_at_the_door(line: Line) -> None:
     """One more than may wait is told when to come again; nothing is reserved for it."""
     with pytest.raises(QueueFull) as told:
-        async with line.seat("m", QueueClass(max_tickets=0)):
+        async with line.seat("m", QueueClass(name="standard", max_tickets=0)):
             pass
     assert told.value.retry_after_s >= 1
 
@@ -123,7 +123,7 @@ async def test_patience_ends(store: Store, line: Line, replicas: int, refusal: t
             await asyncio.sleep(0.01)  # until the look has seen it
     began = time.monotonic()
     with pytest.raises(refusal):
-        async with line.seat("m", QueueClass(max_wait_s=0.2)):
+        async with line.seat("m", QueueClass(name="standard", max_wait_s=0.2)):
             pass
     assert time.monotonic() - began < 5
     await registry.beat(store, "m", "r", 1, AT)
@@ -193,7 +193,7 @@ async def test_a_ticket_that_the_store_forgot_gets_its_old_place_back(
 async def test_a_request_that_comes_again_is_not_turned_away(store: Store, line: Line) -> None:
     """Its replica failed it; a full line is for newcomers."""
     await registry.beat(store, "m", "r", 0, AT)
-    nobody = QueueClass(max_tickets=0, max_wait_s=0.2)
+    nobody = QueueClass(name="standard", max_tickets=0, max_wait_s=0.2)
     with pytest.raises((QueueTimeout, NoCapacity)):
         async with line.seat("m", nobody, arrived_us=1):
             pass

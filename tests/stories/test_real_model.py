@@ -89,7 +89,7 @@ def test_the_admin_key_and_the_store_do_not_reach_the_engine(real_gate: RunningG
     for pid in engine_pids(real_gate):
         environment = Path(f"/proc/{pid}/environ").read_text()
         assert ADMIN_KEY not in environment
-        assert not re.search(r"SLUICEGATE_(ADMIN|API|PROXY|STORE)", environment)
+        assert not re.search(r"SLUICEGATE_(ADMIN|API|PROXY|STORE)|RAY_AUTH_", environment)
 
 
 def test_whole_memory_stays_small(real_gate: RunningGate) -> None:
