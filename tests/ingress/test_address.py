@@ -83,7 +83,7 @@ def test_through_our_proxy(peer, forwarded, address) -> None:
 
 @given(written=st.lists(RUBBISH, max_size=4))
 def test_a_client_cannot_choose_its_address(written: list[str]) -> None:
-    """Whatever a client writes, through our proxy or past it, its own address is told."""
+    """Whatever a client writes, its own address is told; past our proxy perhaps none."""
     through = client_address(
         PROXY, [*written, "203.0.113.9"], shown_key=KEY, proxy_key=KEY, trusted=TRUSTED
     )
@@ -92,4 +92,5 @@ def test_a_client_cannot_choose_its_address(written: list[str]) -> None:
         ("10.0.0.1", 4711), [*written, "203.0.113.9"], shown_key=None, proxy_key=KEY,
         trusted=TRUSTED,
     )  # fmt: skip
-    assert {through, past, behind} == {"203.0.113.9"}
+    assert through == "203.0.113.9"
+    assert {past, behind} <= {"203.0.113.9", UNKNOWN}
