@@ -145,6 +145,20 @@ def test_a_hostile_credential_is_refused_clearly(
     assert b"Traceback" not in said
 
 
+def test_each_request_has_its_line(house: RunningGate) -> None:
+    """Two gateways, two hundred requests that look alike, two hundred lines in the log."""
+    sent = {f"line-{secrets.token_hex(6)}" for _ in range(200)}
+    with house.client(house.new_key()) as client:
+        for request_id in sent:
+            client.get("/v1/models", headers={"x-request-id": request_id})
+
+    def logged() -> bool:
+        lines = [line["request_id"] for line in house.access_lines()]
+        return sent <= set(lines) and len([one for one in lines if one in sent]) == len(sent)
+
+    until(logged, 30, "a line for each", every_s=1)
+
+
 def test_two_different_keys_are_400(house: RunningGate) -> None:
     """Which of them is meant, nobody guesses."""
     with house.client(house.new_key()) as client:
