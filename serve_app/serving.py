@@ -7,6 +7,7 @@ machine (``ray_environment`` sees to that), and leave the rest to it. SIGTERM en
 does.
 """
 
+import io
 import signal
 import sys
 
@@ -18,6 +19,7 @@ def main() -> None:
     import ray  # noqa: PLC0415 - only this process needs it
     from ray.serve.scripts import cli  # noqa: PLC0415
 
+    _line_by_line()
     _as_ctrl_c()
     ray.init(
         "local",  # a cluster of our own, whatever else runs on this machine
@@ -28,6 +30,13 @@ def main() -> None:
     )
     _as_ctrl_c()  # Ray set its own
     cli(["run", sys.argv[1]])
+
+
+def _line_by_line() -> None:
+    """Write what gateways print, their access log, as it comes, though it goes to a file."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(line_buffering=True)
 
 
 def _as_ctrl_c() -> None:
