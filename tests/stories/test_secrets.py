@@ -29,7 +29,7 @@ def run(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Runnin
     env = {"SLUICEGATE_ADMIN_KEY": ADMIN_KEY, "RAY_TMPDIR": str(ray)}
     proxy = DEFAULT_PROXY if request.param == "default proxy" else {}
     config = simulated()
-    config["applications"][0]["args"]["auth"] = {"body_api_key": True}
+    config["applications"][0]["args"]["auth"]["body_api_key"] = True
     gate = RunningGate(tmp_path / "gate", config, env | proxy).start()
     try:
         yield gate.ready(), ray
