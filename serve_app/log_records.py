@@ -87,10 +87,10 @@ class _Around:
     """A function of ours around one that was there before."""
 
     def __init__(self, inner: Callable[..., Any], around: Callable[..., Any]) -> None:
-        self._inner, self._around = inner, around
+        self.inner, self._around = inner, around
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self._around(self._inner, *args, **kwargs)
+        return self._around(self.inner, *args, **kwargs)
 
 
 def _record(make: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

@@ -35,11 +35,14 @@ class Stranger(logging.LogRecord):
 
 @pytest.fixture(autouse=True)
 def process() -> Iterator[None]:
-    """Let a test install what it likes."""
+    """Let a test install what it likes, in a process where nobody has."""
     hooks = [(sys, "excepthook"), (sys, "unraisablehook"), (threading, "excepthook")]
     hooks.append((warnings, "formatwarning"))
     before = [(owner, name, getattr(owner, name)) for owner, name in hooks]
     factory = logging.getLogRecordFactory()
+    logging.setLogRecordFactory(logging.LogRecord)
+    for owner, name, hook in before:
+        setattr(owner, name, getattr(hook, "inner", hook))
     yield
     logging.setLogRecordFactory(factory)
     for owner, name, hook in before:

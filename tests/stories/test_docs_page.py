@@ -254,10 +254,10 @@ async def test_nothing_else_runs_and_nowhere_else_is_asked(tab: Tab, site: Site)
 
 async def test_a_route_is_found_by_its_words(tab: Tab) -> None:
     """The filter leaves the routes that have every word, in page and list, and counts them."""
-    await tab.type("#filter", "manage_keys post")
+    await tab.type("#filter", "manage_users revocations")
     left = "[...document.querySelectorAll('%s:not([hidden])')].map((one) => one.textContent)"
     assert len(await tab.run(left % ".route")) == len(await tab.run(left % "nav li")) == 1
-    assert await tab.run(left % "nav li") == ["POST/v1/auth/api-keys"]
+    assert await tab.run(left % "nav li") == ["POST/v1/auth/revocations"]
     assert len(await tab.run(left % "main section")) == 1
     assert await tab.run("document.querySelector('#found').textContent") == "1 routes"
 
