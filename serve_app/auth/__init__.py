@@ -30,23 +30,22 @@ lie within its maker's, and only a caller that could make a key may rotate it.
 from serve_app.auth.attempts import Attempts, too_many_attempts
 from serve_app.auth.authenticator import LOCAL, Authenticator, identified
 from serve_app.auth.blocking import subject
-from serve_app.auth.bootstrap import first_admin_key, reveal_path, session_secret
-from serve_app.auth.caller import DEFAULT_TENANT, PERMISSIONS, ROLES, Caller
-from serve_app.auth.credential import Credential, How, Kind, Shown, find, in_body, missing
+from serve_app.auth.bootstrap import first_admin_key, reveal_path
+from serve_app.auth.caller import PERMISSIONS, ROLES, Caller
+from serve_app.auth.credential import Credential, How, Kind, find, in_body, missing
 from serve_app.auth.grant import Known, class_of, rfc3339
 from serve_app.auth.keys.bulk import export_keys, import_keys
-from serve_app.auth.keys.key import KEY_PREFIX, Key, MadeKey, make, parse
+from serve_app.auth.keys.key import Key, MadeKey, make, parse
 from serve_app.auth.keys.key_record import (
     KeyChange,
     KeyRecord,
     KeyRequest,
     Rotation,
-    identify,
     unknown_key,
 )
 from serve_app.auth.keys.keys import PAGE_MAX, Keys
 from serve_app.auth.keys.static import StaticKeys
-from serve_app.auth.tenants import TenantChange, TenantRecord, TenantRequest, Tenants, tenant_of
+from serve_app.auth.tenants import TenantChange, TenantRequest, Tenants, tenant_of
 from serve_app.auth.tokens.claims import Verified
 from serve_app.auth.tokens.issuers import Issuers
 from serve_app.auth.tokens.revocations import RevocationRequest, Revocations
@@ -58,8 +57,6 @@ from serve_app.auth.users.users import Session, Users, refused_login
 from serve_app.auth.users.visitors import VisitorRequest, Visitors
 
 __all__ = [
-    "DEFAULT_TENANT",
-    "KEY_PREFIX",
     "LOCAL",
     "PAGE_MAX",
     "PERMISSIONS",
@@ -87,10 +84,8 @@ __all__ = [
     "Session",
     "Sessions",
     "SharedSessions",
-    "Shown",
     "StaticKeys",
     "TenantChange",
-    "TenantRecord",
     "TenantRequest",
     "Tenants",
     "UserChange",
@@ -104,7 +99,6 @@ __all__ = [
     "find",
     "first_admin_key",
     "identified",
-    "identify",
     "import_keys",
     "in_body",
     "make",
@@ -113,7 +107,6 @@ __all__ = [
     "refused_login",
     "reveal_path",
     "rfc3339",
-    "session_secret",
     "subject",
     "tenant_of",
     "too_many_attempts",
