@@ -5,6 +5,8 @@ A leaf fixes status and code; ``ingress`` turns it into a reply and knows no oth
       Refused               before anything was reserved
         InvalidRequest      400 invalid_request           param names the field
           UnknownTenant     400 unknown_tenant
+          PromptTooLong     400 prompt_too_long
+          ExceedsLimit      400 request_exceeds_limit     never fits; refused_by names the limit
         BodyTooLarge        413 request_too_large
         WrongMediaType      415 unsupported_media_type
         NotFound            404
@@ -27,6 +29,7 @@ A leaf fixes status and code; ``ingress`` turns it into a reply and knows no oth
           AddressForbidden  403 address_not_allowed
         TooManyAttempts     429 too_many_failed_attempts  retry_after_s
         RateLimited         429 rate_limit_exceeded       retry_after_s
+        QuotaSpent          429 insufficient_quota        not to be retried; reset in details
         QueueFull           429 queue_full                retry_after_s
         StoreUnavailable    503 state_store_unavailable   retry_after_s
         IssuerUnavailable   503 issuer_unavailable        retry_after_s
@@ -39,7 +42,7 @@ A leaf fixes status and code; ``ingress`` turns it into a reply and knows no oth
       Internal              500 internal_error            our fault; the log knows more
 """
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 SERVER_ERROR, _OTHERS = 500, ("server_error", "invalid_request_error")
 _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
@@ -52,13 +55,17 @@ class GateError(Exception):
         retry_after_s: seconds until the same request may pass; None if waiting does not help.
         param: the request field at fault.
         refused_by: scope or reason, for ``x-refused-by`` on 429 and 503.
+        details: figures behind the refusal, for machines; None if there are none.
     """
 
     status: ClassVar[int] = 500
     code: ClassVar[str] = "internal_error"
     type: ClassVar[str] = "server_error"
 
-    def __init_subclass__(cls) -> None:
+    def __init_subclass__(cls, status: int | None = None, code: str | None = None) -> None:
+        cls.status = cls.status if status is None else status
+        if code is not None:
+            cls.code = code
         cls.type = _TYPES.get(cls.status, _OTHERS[cls.status < SERVER_ERROR])
 
     def __init__(
@@ -68,232 +75,165 @@ class GateError(Exception):
         retry_after_s: float | None = None,
         param: str | None = None,
         refused_by: str | None = None,
+        details: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
         self.param = param
         self.refused_by = refused_by or self.code
+        self.details = details
 
 
 class Refused(GateError):
     """Turned away before anything was reserved."""
 
 
-class InvalidRequest(Refused):
+class InvalidRequest(Refused, status=400, code="invalid_request"):
     """The request cannot be understood; ``param`` names the field."""
 
-    status = 400
-    code = "invalid_request"
 
-
-class UnknownTenant(InvalidRequest):
+class UnknownTenant(InvalidRequest, code="unknown_tenant"):
     """The request names a tenant that does not exist."""
 
-    code = "unknown_tenant"
+
+class PromptTooLong(InvalidRequest, code="prompt_too_long"):
+    """The prompt has more characters than ``limits.max_prompt_chars``."""
 
 
-class BodyTooLarge(Refused):
+class ExceedsLimit(InvalidRequest, code="request_exceeds_limit"):
+    """The prompt alone is larger than a limit can ever hold; waiting does not help."""
+
+
+class BodyTooLarge(Refused, status=413, code="request_too_large"):
     """The body is larger than ``limits.max_body_bytes``."""
 
-    status = 413
-    code = "request_too_large"
 
-
-class WrongMediaType(Refused):
+class WrongMediaType(Refused, status=415, code="unsupported_media_type"):
     """The body is not JSON."""
 
-    status = 415
-    code = "unsupported_media_type"
 
-
-class NotFound(Refused):
+class NotFound(Refused, status=404):
     """What the request names does not exist."""
 
-    status = 404
 
-
-class NoSuchRoute(NotFound):
+class NoSuchRoute(NotFound, code="not_found"):
     """No route has this path."""
 
-    code = "not_found"
 
-
-class NoSuchModel(NotFound):
+class NoSuchModel(NotFound, code="model_not_found"):
     """No model has this name."""
 
-    code = "model_not_found"
 
-
-class NoSuchKey(NotFound):
+class NoSuchKey(NotFound, code="key_not_found"):
     """No key has this id."""
 
-    code = "key_not_found"
 
-
-class NoSuchTenant(NotFound):
+class NoSuchTenant(NotFound, code="tenant_not_found"):
     """No tenant has this id."""
 
-    code = "tenant_not_found"
 
-
-class NoSuchUser(NotFound):
+class NoSuchUser(NotFound, code="user_not_found"):
     """No user has this name."""
 
-    code = "user_not_found"
 
-
-class WrongMethod(Refused):
+class WrongMethod(Refused, status=405, code="method_not_allowed"):
     """The path exists, the method does not; ``allow`` lists those that do."""
-
-    status = 405
-    code = "method_not_allowed"
 
     def __init__(self, message: str, *, allow: str) -> None:
         super().__init__(message)
         self.allow = allow
 
 
-class AlreadyExists(Refused):
+class AlreadyExists(Refused, status=409, code="already_exists"):
     """The name is taken."""
 
-    status = 409
-    code = "already_exists"
 
-
-class InUse(Refused):
+class InUse(Refused, status=409, code="in_use"):
     """It cannot go while something belongs to it."""
 
-    status = 409
-    code = "in_use"
 
-
-class Unauthenticated(Refused):
+class Unauthenticated(Refused, status=401):
     """The caller is unknown."""
 
-    status = 401
 
-
-class MissingCredentials(Unauthenticated):
+class MissingCredentials(Unauthenticated, code="missing_credentials"):
     """The request carries no credential."""
 
-    code = "missing_credentials"
 
-
-class InvalidKey(Unauthenticated):
+class InvalidKey(Unauthenticated, code="invalid_api_key"):
     """The key is malformed, unknown, revoked or expired; which of them is not told."""
 
-    code = "invalid_api_key"
 
-
-class InvalidToken(Unauthenticated):
+class InvalidToken(Unauthenticated, code="invalid_token"):
     """The JWT is malformed, not of an issuer we know, or revoked."""
 
-    code = "invalid_token"
 
-
-class TokenExpired(Unauthenticated):
+class TokenExpired(Unauthenticated, code="token_expired"):
     """The JWT was good once."""
 
-    code = "token_expired"
 
-
-class InvalidLogin(Unauthenticated):
+class InvalidLogin(Unauthenticated, code="invalid_login"):
     """User name and password do not fit, or the captcha was not solved; which is not told."""
 
-    code = "invalid_login"
 
-
-class Forbidden(Refused):
+class Forbidden(Refused, status=403, code="permission_denied"):
     """The caller is known and may not do this."""
 
-    status = 403
-    code = "permission_denied"
 
-
-class ModelForbidden(Forbidden):
+class ModelForbidden(Forbidden, code="model_not_allowed"):
     """The caller is known and may not use this model."""
 
-    code = "model_not_allowed"
 
-
-class AddressForbidden(Forbidden):
+class AddressForbidden(Forbidden, code="address_not_allowed"):
     """The caller is known and may not call from this address."""
 
-    code = "address_not_allowed"
 
-
-class TooManyAttempts(Refused):
+class TooManyAttempts(Refused, status=429, code="too_many_failed_attempts"):
     """This address has shown too many wrong credentials; a valid key is served all the same."""
 
-    status = 429
-    code = "too_many_failed_attempts"
 
-
-class RateLimited(Refused):
+class RateLimited(Refused, status=429, code="rate_limit_exceeded"):
     """A rate is used up; the same request passes after ``retry_after_s``."""
 
-    status = 429
-    code = "rate_limit_exceeded"
+
+class QuotaSpent(Refused, status=429, code="insufficient_quota"):
+    """A budget or a quota of the day or month is spent, or nothing was allowed at all."""
 
 
-class QueueFull(Refused):
+class QueueFull(Refused, status=429, code="queue_full"):
     """As many requests wait as may wait."""
 
-    status = 429
-    code = "queue_full"
 
-
-class StoreUnavailable(Refused):
+class StoreUnavailable(Refused, status=503, code="state_store_unavailable"):
     """Redis or Valkey does not answer; nobody is let in unchecked."""
 
-    status = 503
-    code = "state_store_unavailable"
 
-
-class IssuerUnavailable(Refused):
+class IssuerUnavailable(Refused, status=503, code="issuer_unavailable"):
     """The keys of the token's issuer could never be fetched, so nobody can judge the token."""
 
-    status = 503
-    code = "issuer_unavailable"
 
-
-class ShuttingDown(Refused):
+class ShuttingDown(Refused, status=503, code="shutting_down"):
     """This gateway takes no new requests."""
-
-    status = 503
-    code = "shutting_down"
 
 
 class Dropped(GateError):
     """Turned away after it had a place; place and request count were given back."""
 
 
-class QueueTimeout(Dropped):
+class QueueTimeout(Dropped, status=429, code="queue_timeout"):
     """No seat came free within the class's ``max_wait_s``."""
 
-    status = 429
-    code = "queue_timeout"
 
-
-class NoCapacity(Dropped):
+class NoCapacity(Dropped, status=503, code="no_capacity"):
     """The model has no replica and none came in time."""
 
-    status = 503
-    code = "no_capacity"
 
-
-class UpstreamFailed(Dropped):
+class UpstreamFailed(Dropped, status=502, code="upstream_failed"):
     """Every replica tried failed before its first byte."""
 
-    status = 502
-    code = "upstream_failed"
 
-
-class UpstreamTimeout(Dropped):
+class UpstreamTimeout(Dropped, status=504, code="upstream_timeout"):
     """The replica was silent too long before its first byte."""
-
-    status = 504
-    code = "upstream_timeout"
 
 
 class Internal(GateError):

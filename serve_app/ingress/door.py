@@ -32,6 +32,7 @@ EXPOSED = (
     "x-next-after",
     "x-request-id",
     "x-served-class",
+    "x-should-retry",
 )
 """Reply headers that a web page of an allowed origin may read."""
 

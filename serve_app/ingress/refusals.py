@@ -4,7 +4,7 @@ import json
 import math
 from typing import Any
 
-from serve_app.errors import GateError, Unauthenticated, WrongMethod
+from serve_app.errors import GateError, QuotaSpent, Unauthenticated, WrongMethod
 from serve_app.redaction import redacted
 
 SERVER_ERROR = 500
@@ -30,7 +30,7 @@ def body(err: GateError, path: str = "") -> dict[str, Any]:
             "type": err.type,
             "code": err.code,
             "param": err.param,
-            "details": None,
+            "details": err.details,
         }
     }
 
@@ -43,6 +43,8 @@ def headers(err: GateError) -> dict[str, str]:
         told["retry-after-ms"] = str(max(1, math.ceil(err.retry_after_s * 1_000)))
     if err.status in (429, 503):
         told["x-refused-by"] = err.refused_by
+    if isinstance(err, QuotaSpent):
+        told["x-should-retry"] = "false"
     if isinstance(err, Unauthenticated):
         told["www-authenticate"] = 'Bearer realm="sluicegate"'
     if isinstance(err, WrongMethod):

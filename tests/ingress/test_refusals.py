@@ -16,6 +16,8 @@ KINDS = {
 TABLE = {
     "InvalidRequest": (400, "invalid_request", "invalid_request_error"),
     "UnknownTenant": (400, "unknown_tenant", "invalid_request_error"),
+    "PromptTooLong": (400, "prompt_too_long", "invalid_request_error"),
+    "ExceedsLimit": (400, "request_exceeds_limit", "invalid_request_error"),
     "BodyTooLarge": (413, "request_too_large", "invalid_request_error"),
     "WrongMediaType": (415, "unsupported_media_type", "invalid_request_error"),
     "NoSuchRoute": (404, "not_found", "invalid_request_error"),
@@ -36,6 +38,7 @@ TABLE = {
     "AddressForbidden": (403, "address_not_allowed", "permission_error"),
     "TooManyAttempts": (429, "too_many_failed_attempts", "rate_limit_error"),
     "RateLimited": (429, "rate_limit_exceeded", "rate_limit_error"),
+    "QuotaSpent": (429, "insufficient_quota", "rate_limit_error"),
     "QueueFull": (429, "queue_full", "rate_limit_error"),
     "StoreUnavailable": (503, "state_store_unavailable", "server_error"),
     "IssuerUnavailable": (503, "issuer_unavailable", "server_error"),

@@ -196,6 +196,7 @@ HEADERS: Mapping[str, dict[str, Any]] = {
     "allow": _header("The methods that the path takes.", "DELETE, GET"),
     "retry-after": _header("Seconds until it may pass, where waiting helps.", "2"),
     "retry-after-ms": _header("The same in milliseconds.", "1417"),
+    "x-should-retry": _header("`false` where asking again does not help.", "false"),
     "x-refused-by": _header("The limit or reason that refused.", "key:requests_per_minute"),
     "x-ratelimit-limit-requests": _header("Requests a minute.", "60"),
     "x-ratelimit-remaining-requests": _header("Requests that may come now.", "59"),

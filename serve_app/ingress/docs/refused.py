@@ -38,7 +38,9 @@ FOR_BODIES = (errors.InvalidRequest, errors.BodyTooLarge, errors.WrongMediaType)
 FOR_ENGINES = (
     errors.NoSuchModel,
     errors.ModelForbidden,
+    errors.ExceedsLimit,
     errors.RateLimited,
+    errors.QuotaSpent,
     errors.QueueFull,
     errors.QueueTimeout,
     errors.ShuttingDown,
