@@ -29,6 +29,9 @@ from pydantic import BaseModel, ConfigDict, Field, StrictInt, model_validator
 
 NANOS = 1_000_000_000
 MODELS_MAX = 64
+EXEMPT = "x 0 0 0"
+"""The text of limits that bind nothing, the tenant's neither."""
+
 _MODEL = r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}$"
 
 
@@ -212,7 +215,7 @@ class Limits(ModelLimits):
 
     def text(self) -> str:
         """Return all of it as steps read it; empty if nothing is limited."""
-        own = "x 0 0 0" if self.exempt else self.line()
+        own = EXEMPT if self.exempt else self.line()
         models = [f"{name}\t{one.line()}" for name, one in (self.models or {}).items()]
         return "\n".join([own, *models]) if own or models else ""
 

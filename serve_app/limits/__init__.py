@@ -1,32 +1,46 @@
 """How much: may this caller send this request now, and what did it use?
 
-Words: a *rate* refills evenly; its *bucket* lies in the store as one number (TAT, the time at
-which it will be full again); a *claim* is who somebody says to be; a *hold* is what one request
-took from the buckets of its caller and its tenant; *settling* a hold writes down the real use or
-gives the hold back, once.
+Words: a *limit* binds a *scope*: a key, a tenant, or one of them on one model. A *rate* refills
+evenly; its *bucket* lies in the store as a debt. A *window* is a day or a month in UTC. A *claim*
+is who somebody says to be. A *demand* is what a request's body says it may use, its *estimate*
+what it is expected to use. A *hold* is what one request took from every limit that binds it; what
+it took from one scope is a *lease*, which ends by itself unless it is renewed. *Settling* a hold
+charges what was used and gives back the rest, once. The *ledger* says who used what.
 
-**Decided: GCRA**, not windows or counters. One number per bucket, exact at any moment, no burst at
-a window's edge, and the wait it names is true.
+**Decided: GCRA**, not windows or counters, for what refills by the minute. Exact at any moment, no
+burst at a window's edge, and the wait it names is true. Debts are whole numbers of units × µs, so
+that no limit, however large, is rounded.
+
+**Decided: a request is charged when it comes and corrected when it ends**, not charged when it
+ends. So the bucket refills while the request runs. What is given back is only what would still be
+missing had it never been taken; the sum is on the safe side, so that no window ever admits more
+than it should, whatever is undone in between. The price: of a request that runs for longer than
+its bucket takes to refill, the rest of the hold is lost.
+
+**Decided: what running requests hold lies beside what was used, in each scope**, not in a list of
+requests. So whoever asks a scope gives back what gateways that died left there; no sweeper is
+needed, no step touches another scope's keys, and concurrency is how many leases there are.
 
 **Decided: the record that proves a claim rides in the hold's call**, with the tenant's record and
 the mark of a revoked token. Who the caller is and whether it may go on are read in one atomic
 step, so a revoked key, a disabled user or a changed limit never meets a cached one.
 """
 
-from serve_app.limits.gcra import Decision, Rate, give_back, take, take_all
-from serve_app.limits.hold import Claim, Hold, Holds, Outcome, State, Taken, Usage
+from serve_app.limits.bound import SCOPES
+from serve_app.limits.claim import Claim, State
+from serve_app.limits.demand import Demand, Terms
+from serve_app.limits.hold import Charge, Hold, Said, Usage
+from serve_app.limits.holds import Holds
 
 __all__ = [
+    "SCOPES",
+    "Charge",
     "Claim",
-    "Decision",
+    "Demand",
     "Hold",
     "Holds",
-    "Outcome",
-    "Rate",
+    "Said",
     "State",
-    "Taken",
+    "Terms",
     "Usage",
-    "give_back",
-    "take",
-    "take_all",
 ]

@@ -2,18 +2,17 @@
 
 ``store/lua/shared/gcra.lua`` does the same sum inside the store; a test holds the two equal.
 
-    A bucket of ``burst`` units is full at ``tat_us``.
-    Spending moves ``tat_us`` on by ``cost × interval_us``; it may never lie further ahead than
-    ``burst × interval_us``.
-    Whoever waits ``retry_after_us`` is let in; whoever comes earlier is not.
+    A bucket owes its *debt*: what was taken and is not refilled yet. It may never owe more than
+    its burst when something is taken; a correction afterwards may.
+    Whoever waits ``wait_us`` is let in; whoever comes earlier is not.
 
-Source: GCRA (ITU-T I.371); the words follow the README of brandur/redis-cell.
+Debts are counted in units × µs of the period, so that every sum is one of whole numbers: ``limit``
+of them are paid in each µs, and nothing is ever rounded.
+
+Source: GCRA (ITU-T I.371) as a meter of debt; the words follow the README of brandur/redis-cell.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from math import ceil, inf
-from typing import Self
+from dataclasses import dataclass, replace
 
 MINUTE_US = 60_000_000
 
@@ -23,82 +22,114 @@ class Rate:
     """How fast one bucket refills.
 
     Attributes:
-        interval_us: time that one unit takes to come back, in microseconds (>= 1).
-        burst: units that may be spent at once (>= 1).
+        limit: units that come back in a period (>= 1).
+        burst: units that may be taken at once (>= 1).
+        period_us: in microseconds.
     """
 
-    interval_us: int
+    limit: int
     burst: int
+    period_us: int = MINUTE_US
 
     def __post_init__(self) -> None:
-        if self.interval_us < 1 or self.burst < 1:
-            raise ValueError(f"interval_us and burst must be >= 1: {self}")
-
-    @classmethod
-    def per_minute(cls, limit: int, burst: int | None = None) -> Self:
-        """Return the rate of ``limit`` units a minute; rounded so that it never admits more."""
-        return cls(ceil(MINUTE_US / limit), burst or limit)
+        if self.limit < 1 or self.burst < 1:
+            raise ValueError(f"limit and burst must be >= 1: {self}")
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What the limit says to one request.
+    """What a limit says to one request.
 
     Attributes:
-        allowed: whether ``cost`` was taken.
-        remaining: units left now.
-        retry_after_us: wait before asking again; 0 if allowed, -1 if it never fits.
-        reset_after_us: time until the bucket is full.
+        left: units left, after the request if it is allowed.
+        wait_us: time until the same request is allowed; 0 if it is now, -1 if it never is.
+        reset_us: time until everything is there again.
     """
 
-    allowed: bool
-    remaining: int
-    retry_after_us: int
-    reset_after_us: int
+    left: int
+    wait_us: int
+    reset_us: int
+
+    @property
+    def allowed(self) -> bool:
+        """Whether the request may go on."""
+        return self.wait_us == 0
 
 
-def take(tat_us: int, now_us: int, rate: Rate, cost: int) -> tuple[Decision, int]:
-    """Spend ``cost`` units at ``now_us``; return the decision and the new ``tat_us``.
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """What one rate limit remembers.
 
-    ``cost`` 0 only looks. Never raises.
+    Attributes:
+        debt: what was taken and is not refilled at ``at_us``, in units × µs.
+        at_us: when that was so.
+        returned: all that was ever given back, in units × µs.
+        limit: how fast the debt is paid.
     """
-    tat_us = max(tat_us, now_us)
-    new_tat_us = tat_us + cost * rate.interval_us
-    room_us = rate.burst * rate.interval_us - (new_tat_us - now_us)
-    if room_us >= 0:
-        return Decision(True, room_us // rate.interval_us, 0, new_tat_us - now_us), new_tat_us
-    left = (rate.burst * rate.interval_us - (tat_us - now_us)) // rate.interval_us
-    wait_us = -1 if cost > rate.burst else -room_us
-    return Decision(False, max(left, 0), wait_us, tat_us - now_us), tat_us
+
+    debt: int = 0
+    at_us: int = 0
+    returned: int = 0
+    limit: int = 1
 
 
-def take_all(
-    buckets: Sequence[tuple[int, Rate]], now_us: int, cost: int
-) -> tuple[Decision, int, list[int]]:
-    """Spend ``cost`` in every bucket or in none.
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What one take left behind; it is needed to undo it.
 
-    Returns the decision of the tightest bucket, which one that is, and each bucket's new
-    ``tat_us``. The tightest: of those that refuse, the one that refuses longest; if none does,
-    the one with least left; of equals the first.
+    Attributes:
+        units: that were taken.
+        at_us: when.
+        after: the debt right then.
+        returned: all that had been given back till then.
+        limit: how fast the debt was paid.
     """
-    told = [take(tat_us, now_us, rate, cost) for tat_us, rate in buckets]
-    allowed = all(decision.allowed for decision, _ in told)
 
-    def looseness(index: int) -> tuple[bool, float]:
-        said = told[index][0]
-        wait_us = inf if said.retry_after_us < 0 else said.retry_after_us
-        return (said.allowed, said.remaining if said.allowed else -wait_us)
-
-    tightest = min(range(len(told)), key=looseness)
-    tats = [new if allowed else old for (old, _), (_, new) in zip(buckets, told, strict=True)]
-    return told[tightest][0], tightest, tats
+    units: int
+    at_us: int
+    after: int
+    returned: int
+    limit: int
 
 
-def give_back(tat_us: int, now_us: int, rate: Rate, taken_tat_us: int) -> int:
-    """Undo the take of one unit that left ``taken_tat_us``; return the new ``tat_us``, 0 if full.
+def paid(bucket: Bucket, now_us: int) -> Bucket:
+    """Return ``bucket`` as it is at ``now_us``."""
+    debt = max(bucket.debt - max(now_us - bucket.at_us, 0) * bucket.limit, 0)
+    return replace(bucket, debt=debt, at_us=max(now_us, bucket.at_us))
 
-    What has refilled since the take is not given back again: it was there for others already.
+
+def ask(bucket: Bucket, rate: Rate, units: int, now_us: int) -> Decision:
+    """Return what ``bucket`` says to ``units``; 0 only looks, more than the burst never fits."""
+    debt = paid(bucket, now_us).debt
+    room = (rate.burst - units) * rate.period_us - debt
+    after = debt + (units * rate.period_us if room >= 0 else 0)
+    left = max(rate.burst * rate.period_us - after, 0) // rate.period_us
+    wait_us = 0 if room >= 0 else _divided_up(-room, rate.limit)
+    return Decision(left, -1 if units > rate.burst else wait_us, _divided_up(after, rate.limit))
+
+
+def take(bucket: Bucket, rate: Rate, units: int, now_us: int) -> tuple[Bucket, Taken]:
+    """Take ``units`` whatever the bucket says, and return what is needed to undo it."""
+    now = paid(bucket, now_us)
+    after = replace(now, debt=now.debt + units * rate.period_us, limit=rate.limit)
+    return after, Taken(units, now_us, after.debt, after.returned, rate.limit)
+
+
+def give_back(
+    bucket: Bucket, taken: Taken, units: int, now_us: int, period_us: int = MINUTE_US
+) -> Bucket:
+    """Undo ``units`` of a take, as far as that still matters.
+
+    What would have been refilled by now without the take is not given back again: it was there for
+    others already. So nobody is ever let in too early, whatever was taken and undone meanwhile; of
+    a request that runs for longer than its bucket takes to refill, the rest of its hold is lost.
     """
-    still_us = min(rate.interval_us, max(0, taken_tat_us - now_us))
-    tat_us -= still_us
-    return tat_us if tat_us > now_us else 0
+    now = paid(bucket, now_us)
+    drained = max(now_us - taken.at_us, 0) * now.limit
+    still = taken.after - (now.returned - taken.returned) - drained
+    back = max(min(units * period_us, still, now.debt), 0)
+    return replace(now, debt=now.debt - back, returned=now.returned + back)
+
+
+def _divided_up(a: int, b: int) -> int:
+    return -(-a // b)

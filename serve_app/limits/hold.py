@@ -1,80 +1,66 @@
-"""Hold a place in every limit of a request, and settle it once.
+"""What a hold says, and what a request turned out to use.
 
-    hold    ── allowed ──→ the request runs ──→ settle(used)      real use is written down
-       └──── refused: nothing was taken              └─→ settle(returned)  the buckets are as before
+    hold    ── allowed ──→ the request runs ──→ settle(charge)     what it used is charged
+       └──── refused: nothing was taken              └─→ settle()   the hold is given back
 
-An outcome decides what settling does; there is no third way out of a hold.
+There is no third way out of a hold but time: a gateway that dies renews it no more, and it is given
+back.
 """
 
-from collections import deque
 from dataclasses import dataclass
-from enum import StrEnum
-from typing import Protocol
+from typing import Self
 
-from serve_app.errors import StoreUnavailable
-from serve_app.store import Store, keys
+from serve_app.allowance import BY_LETTER, Kind
+from serve_app.limits.bound import SCOPES
+from serve_app.limits.claim import Claim, State
 
-MARK_TTL_S = 600
-USAGE_TTL_S = 100 * 86_400
-OWED_MAX = 100_000
-HOUR_US = 3_600_000_000
-
-
-class Claim(Protocol):
-    """Who somebody says to be, for the store to judge."""
-
-    @property
-    def tenant(self) -> str:
-        """The tenant."""
-
-    @property
-    def key_id(self) -> str:
-        """The caller's public id; names its usage."""
-
-    @property
-    def bucket(self) -> str:
-        """Names its limit."""
-
-    @property
-    def kind(self) -> str:
-        """What proves it: a ``key``, a ``user``'s session, or the gateway has ``vouched``."""
-
-    @property
-    def proof(self) -> str:
-        """The SHA-256 of the secret shown, or when the session was issued, ms."""
-
-    @property
-    def user(self) -> str | None:
-        """The user's name, if its record decides."""
-
-    @property
-    def token_id(self) -> str:
-        """Names the mark that the token was revoked; empty if there is no token."""
-
-    @property
-    def requests_per_minute(self) -> int | None:
-        """The caller's limit if no record names one; None for the gate's default."""
-
-    @property
-    def tenant_must_exist(self) -> bool:
-        """Whether a tenant without a record is a refusal."""
-
-
-class State(StrEnum):
-    """What the store says of a claim."""
-
-    KNOWN = "known"
-    UNKNOWN = "unknown"
-    REVOKED = "revoked"
-    NO_TENANT = "no_tenant"
+NO_LEASES = ("",) * len(SCOPES)
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
-    """What a hold took from one bucket; ``interval_us`` 0 is nothing."""
+class Said:
+    """What one limit says.
 
-    interval_us: int = 0
-    tat_us: int = 0
+    Attributes:
+        scope: whom it binds: ``key``, ``key_model``, ``tenant`` or ``tenant_model``.
+        kind: what it counts, and when that comes back.
+        shadow: whether it only says what it would have done.
+        limit: units a period; 0 is never.
+        burst: units at once.
+        left: units left, net of what runs.
+        wait_us: time until the same request is let in; 0 if it is now, -1 if it never is.
+        reset_us: time until all of it is there again.
+    """
+
+    scope: str
+    kind: Kind
+    shadow: bool
+    limit: int
+    burst: int
+    left: int
+    wait_us: int
+    reset_us: int
+
+    @classmethod
+    def from_reply(cls, row: list[int | str]) -> Self:
+        """Return what the step *hold* wrote of one limit."""
+        scope, letter, shadow, *figures = row
+        limit, burst, left, wait_us, reset_us = map(int, figures)
+        return cls(
+            SCOPES[int(scope) - 1],
+            BY_LETTER[str(letter)],
+            bool(shadow),
+            limit,
+            burst,
+            left,
+            wait_us,
+            reset_us,
+        )
+
+    @property
+    def name(self) -> str:
+        """What the limit is called, with its scope; for ``x-refused-by``."""
+        return f"{self.scope}:{self.kind.name}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,38 +72,33 @@ class Hold:
         state: whether the caller is who it says to be; all else counts only if it is known.
         attributes: the record's attributes as JSON; empty for a caller that is vouched for.
         tenant_attributes: its tenant's; empty for one without a record.
-        allowed: whether the request was let in; if not, nothing was taken.
-        scope: the tighter limit, ``key`` or ``tenant``; the figures are that one's.
-        remaining: requests left now.
-        retry_after_us: wait before asking again; -1 if it never comes back.
-        reset_after_us: time until the bucket is full.
-        limit_rpm: requests a minute; 0 is never.
         now_us: the store's time.
-        taken: from the caller's bucket and from its tenant's.
+        said: what each limit says.
+        refusing: the limit that refuses, the one that refuses longest; None if none does.
+        input_tokens, output_tokens: what the request is expected to use.
+        cap: output tokens of each reply, to be set by the gate; None if it need not.
+        leases: what was taken from each scope, as the store keeps it.
+        request, model: which request it is, of which model.
     """
 
     claim: Claim
     state: State
-    attributes: str
-    tenant_attributes: str
-    allowed: bool
-    scope: str
-    remaining: int
-    retry_after_us: int
-    reset_after_us: int
-    limit_rpm: int
-    now_us: int
-    taken: tuple[Taken, Taken] = (Taken(), Taken())
+    attributes: str = ""
+    tenant_attributes: str = ""
+    now_us: int = 0
+    said: tuple[Said, ...] = ()
+    refusing: Said | None = None
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cap: int | None = None
+    leases: tuple[str, ...] = NO_LEASES
+    request: str = ""
+    model: str = ""
 
-
-class Outcome(StrEnum):
-    """How a held request ended."""
-
-    USED = "used"
-    """It reached an engine: it counts, with the tokens it used."""
-
-    RETURNED = "returned"
-    """It never got a first byte: nothing counts, the request is given back."""
+    @property
+    def would_refuse(self) -> list[Said]:
+        """The shadow limits that would have refused the request."""
+        return [one for one in self.said if one.shadow and one.wait_us != 0]
 
 
 @dataclass(slots=True)
@@ -126,100 +107,26 @@ class Usage:
 
     input_tokens: int = 0
     output_tokens: int = 0
+    cached_tokens: int = 0
 
 
-class Holds:
-    """Takes and settles holds; what cannot be settled now, because the store is away, is owed.
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """What a request is charged.
 
-    Args:
-        store: where the buckets lie.
-        default_rpm: requests a minute of a caller that names no limit.
+    Attributes:
+        usage: its tokens.
+        cost_nanos: its price.
+        class_: the class it was served in.
+        queue_ms: it waited.
+        engine_ms: an engine worked for it.
+        sample: bytes of its text, tokens of that text and output tokens of each reply, for the
+            store to learn from; None if it did not end well.
     """
 
-    def __init__(self, store: Store, *, default_rpm: int) -> None:
-        self._store = store
-        self._default_rpm = default_rpm
-        self._owed: deque[tuple[list[str], list[str | int | float]]] = deque(maxlen=OWED_MAX)
-
-    async def hold(self, claim: Claim, *, cost: int) -> Hold:
-        """Judge a claim and take ``cost`` requests from its buckets, in one call.
-
-        Raises:
-            StoreUnavailable: nothing is known about the caller.
-        """
-        tenant, rpm = claim.tenant, claim.requests_per_minute
-        record = (
-            keys.key_record(tenant, claim.key_id)
-            if claim.user is None
-            else keys.user_record(tenant, claim.user)
-        )
-        said = await self._store.run(
-            "hold",
-            [
-                record,
-                keys.tenant_record(tenant),
-                keys.revoked(tenant, claim.token_id),
-                keys.request_bucket(tenant, claim.bucket),
-                keys.tenant_bucket(tenant),
-            ],
-            [
-                claim.kind,
-                claim.proof,
-                self._default_rpm if rpm is None else rpm,
-                cost,
-                int(claim.tenant_must_exist),
-            ],
-        )
-        state, attributes, tenant_attributes, allowed, scope, left, wait_us, reset_us = said[:8]
-        rpm, now_us, *tats = said[8:]
-        taken = (Taken(*tats[:2]), Taken(*tats[2:])) if allowed and cost else (Taken(), Taken())
-        return Hold(
-            claim=claim,
-            state=State(state),
-            attributes=attributes,
-            tenant_attributes=tenant_attributes,
-            allowed=bool(allowed),
-            scope=scope,
-            remaining=left,
-            retry_after_us=wait_us,
-            reset_after_us=reset_us,
-            limit_rpm=rpm,
-            now_us=now_us,
-            taken=taken,
-        )
-
-    async def settle(
-        self, held: Hold, *, request_id: str, model: str, outcome: Outcome, usage: Usage
-    ) -> None:
-        """Settle ``held`` once; a second call does nothing. Never raises: what fails is owed."""
-        tenant, key_id = held.claim.tenant, held.claim.key_id
-        names = [
-            keys.settled(tenant, request_id),
-            keys.usage(tenant, key_id, held.now_us // HOUR_US),
-            keys.request_bucket(tenant, held.claim.bucket),
-            keys.tenant_bucket(tenant),
-        ]
-        args: list[str | int | float] = [
-            model,
-            int(outcome is Outcome.USED),
-            usage.input_tokens,
-            usage.output_tokens,
-            MARK_TTL_S,
-            USAGE_TTL_S,
-        ]
-        for taken in held.taken:
-            args += [taken.interval_us, taken.tat_us]
-        try:
-            await self._store.run("settle", names, args)
-        except StoreUnavailable:
-            self._owed.append((names, args))
-
-    async def pay(self) -> None:
-        """Settle what is owed.
-
-        Raises:
-            StoreUnavailable: the rest is still owed.
-        """
-        while self._owed:
-            await self._store.run("settle", *self._owed[0])
-            self._owed.popleft()
+    usage: Usage
+    cost_nanos: int = 0
+    class_: str = ""
+    queue_ms: int = 0
+    engine_ms: int = 0
+    sample: tuple[int, int, int] | None = None

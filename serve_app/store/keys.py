@@ -16,8 +16,14 @@
 | ``sg:{t:T}:user:N`` | hash | a user's password hash, attributes, earliest token | on delete |
 | ``sg:{t:T}:users`` | zset | the tenant's user names by time made, us | on delete |
 | ``sg:{t:T}:revoked:J`` | string | token J was revoked | when the token has expired |
-| ``sg:{t:T}:rpm:K`` | string | request bucket of a caller, GCRA, us | when full again |
-| ``sg:{t:T}:tenant-rpm`` | string | request bucket of the tenant, GCRA, us | when full again |
+| ``sg:{t:T}:spent:K`` | hash | what a caller used of each limit | when all is there again |
+| ``sg:{t:T}:leases:K`` | zset | what its requests hold, until ms | settled, or time is over |
+| ``sg:{t:T}:spent:K|M`` | hash | the same, of one model | the same |
+| ``sg:{t:T}:leases:K|M`` | zset | the same, of one model | the same |
+| ``sg:{t:T}:spent-all`` | hash | what a tenant used of each limit | the same |
+| ``sg:{t:T}:leases-all`` | zset | what its requests hold, until ms | the same |
+| ``sg:{t:T}:spent-all|M`` | hash | the same, of one model | the same |
+| ``sg:{t:T}:leases-all|M`` | zset | the same, of one model | the same |
 | ``sg:{t:T}:settled:R`` | string | request R was settled | after ten minutes |
 | ``sg:{t:T}:usage:K:H`` | hash | use of a caller in UTC hour H, per model | after 100 days |
 | ``sg:{m:M}:replicas`` | hash | how to reach each replica | withdrawn, or 3 s silent |
@@ -63,11 +69,6 @@ def revoked(tenant: str, token_id: str) -> str:
     return f"sg:{{t:{tenant}}}:revoked:{token_id}"
 
 
-def tenant_bucket(tenant: str) -> str:
-    """Return the name of a tenant's requests-per-minute bucket."""
-    return f"sg:{{t:{tenant}}}:tenant-rpm"
-
-
 def key_record(tenant: str, key_id: str) -> str:
     """Return the name of a key's record."""
     return f"sg:{{t:{tenant}}}:key:{key_id}"
@@ -78,9 +79,14 @@ def key_index(tenant: str) -> str:
     return f"sg:{{t:{tenant}}}:keys"
 
 
-def request_bucket(tenant: str, key_id: str) -> str:
-    """Return the name of a caller's requests-per-minute bucket."""
-    return f"sg:{{t:{tenant}}}:rpm:{key_id}"
+def scopes(tenant: str, key_id: str, model: str) -> list[str]:
+    """Return the names of what is used and held of the four scopes of a request, in pairs.
+
+    The scopes: the caller, the caller on the model, its tenant, its tenant on the model.
+    """
+    whom = (f":{key_id}", f":{key_id}|{model}", "-all", f"-all|{model}")
+    parts = ("spent", "leases")
+    return [f"sg:{{t:{tenant}}}:{part}{one}" for one in whom for part in parts]
 
 
 def settled(tenant: str, request_id: str) -> str:
@@ -107,3 +113,13 @@ def failed(model: str) -> str:
 def wake_channel(gateway: str) -> str:
     """Return the channel on which a gateway hears that its tickets were seated."""
     return f"sg:wake:{gateway}"
+
+
+def learned(tenant: str, model: str) -> str:
+    """Return the name of what was learned of a tenant's requests to a model."""
+    return f"sg:{{t:{tenant}}}:learned:{model}"
+
+
+def used(tenant: str, hour: int) -> str:
+    """Return the name of the set of callers with use in one UTC hour (hours since the epoch)."""
+    return f"sg:{{t:{tenant}}}:used:{hour}"

@@ -1,37 +1,61 @@
 --[[
-Write down what a request used, or give its place in the buckets back; once. One atomic step.
+Charge what a request used to every bound that held for it, give back the rest, and write it down;
+once. A lease that was given back meanwhile is charged anew. One atomic step.
 
 KEYS[1]  mark          string: this request was settled
-KEYS[2]  usage         hash of one caller and hour: <model>:<what> counters
-KEYS[3]  bucket        string: the caller's theoretical arrival time, us since epoch
-KEYS[4]  tenant_bucket string: the same of its tenant
-ARGV[1]  model         name in the usage fields
-ARGV[2]  requests      1 if it counts, 0 if it is given back
-ARGV[3]  input         prompt tokens (>= 0)
-ARGV[4]  output        generated tokens (>= 0)
-ARGV[5]  mark_ttl_s    seconds the mark is kept
-ARGV[6]  usage_ttl_s   seconds the usage is kept
-ARGV[7]  interval_us   us that one request takes to come back; 0 if nothing was taken
-ARGV[8]  tat_us        what the take left in the bucket, us since epoch
-ARGV[9]  tenant_interval_us   as interval_us
-ARGV[10] tenant_tat_us        as tat_us
+KEYS[2]  usage         hash of one caller and hour
+KEYS[3]  used          set of the callers of a tenant that used something in that hour
+KEYS[4]  learned       hash: what was learned of the tenant's requests to this model
+KEYS[5]  key           hash, as in hold.lua;             KEYS[6]  its leases
+KEYS[7]  key_model     hash;                             KEYS[8]  leases
+KEYS[9]  tenant_all    hash;                             KEYS[10] leases
+KEYS[11] tenant_model  hash;                             KEYS[12] leases
+ARGV[1]  key_id        the caller
+ARGV[2]  model
+ARGV[3]  class         it was served in
+ARGV[4]  counts        "<requests 0|1> <input> <output> <cached> <cost in nanos> <queue ms> <engine ms>";
+                       0 requests is a hold given back, with nothing to charge
+ARGV[5]  sample        "<text bytes> <tokens of that text> <output tokens per reply>", or "" to learn
+                       nothing
+ARGV[6]  mark_ttl_s    seconds the mark is kept
+ARGV[7]  lease         of the scope key, as hold.lua wrote it; "" if there is none
+ARGV[8]  lease         of key_model
+ARGV[9]  lease         of tenant_all
+ARGV[10] lease         of tenant_model
 
-Returns  1 if settled now, 0 if it was settled before
+Returns  {1 if settled now or 0 if it was settled before, now_us}
 Clock    the store's TIME
-Twin     serve_app/limits/gcra.py
+Twin     serve_app/limits/step.py
 ]]
 --@include gcra
-if not redis.call("SET", KEYS[1], 1, "NX", "EX", ARGV[5]) then
-  return 0
+--@include window
+--@include bound
+--@include scope
+--@include settling
+--@include ledger
+--@include learning
+local counts, sample = numbers(ARGV[4]), numbers(ARGV[5])
+if #counts ~= 7 or (#sample ~= 3 and ARGV[5] ~= "") or not whole(ARGV[6]) then
+  return redis.error_reply("ERR settle: counts, sample and mark_ttl_s are numbers")
 end
-if tonumber(ARGV[2]) == 0 then
-  local now_us = server_time_us()
-  give_back(KEYS[3], tonumber(ARGV[7]), tonumber(ARGV[8]), now_us)
-  give_back(KEYS[4], tonumber(ARGV[9]), tonumber(ARGV[10]), now_us)
-  return 1
+local now_us = server_time_us()
+if not redis.call("SET", KEYS[1], 1, "NX", "EX", ARGV[6]) then
+  return {0, now_us}
 end
-redis.call("HINCRBY", KEYS[2], ARGV[1] .. ":requests", ARGV[2])
-redis.call("HINCRBY", KEYS[2], ARGV[1] .. ":input_tokens", ARGV[3])
-redis.call("HINCRBY", KEYS[2], ARGV[1] .. ":output_tokens", ARGV[4])
-redis.call("EXPIRE", KEYS[2], ARGV[6])
-return 1
+local used = {requests = counts[1], input = counts[2], output = counts[3],
+              tokens = counts[2] + counts[3], cost = counts[5]}
+local scopes = {{state = KEYS[5], leases = KEYS[6]}, {state = KEYS[7], leases = KEYS[8]},
+                {state = KEYS[9], leases = KEYS[10]}, {state = KEYS[11], leases = KEYS[12]}}
+for at, k in ipairs(scopes) do
+  settle_scope(k, ({ARGV[7], ARGV[8], ARGV[9], ARGV[10]})[at], used, now_us)
+end
+if counts[1] > 0 then
+  write_down({usage = KEYS[2], used = KEYS[3]}, ARGV[1], ARGV[2], ARGV[3],
+             {requests = counts[1], input_tokens = counts[2], output_tokens = counts[3],
+              cached_tokens = counts[4], cost_nanos = counts[5], queue_ms = counts[6],
+              engine_ms = counts[7]})
+end
+if #sample == 3 then
+  learn({learned = KEYS[4]}, sample[1], sample[2], sample[3])
+end
+return {1, now_us}

@@ -1,50 +1,56 @@
--- Twin: serve_app/limits/gcra.py. TAT: the time at which the bucket will be full again, us.
+-- Twin: serve_app/limits/gcra.py. A bucket is {debt, at_us, returned, limit}: what is still to be
+-- refilled and what was ever given back, both in units × us of a minute, so that nothing is rounded.
+local MINUTE_US = 60000000
+
 local function server_time_us()
   local time = redis.call("TIME")
   return time[1] * 1000000 + time[2]
 end
 
--- What a bucket of `rpm` a minute says to `cost`; nothing is written. 0 a minute is never.
-local function look(bucket, rpm, burst, cost, now_us)
-  if rpm == 0 then
-    local free = cost == 0
-    return {allowed = free, left = 0, wait_us = free and 0 or -1, reset_us = 0, rpm = 0,
-            interval_us = 0, tat_us = 0}
-  end
-  local interval_us = math.ceil(60000000 / rpm)
-  local tat_us = math.max(tonumber(redis.call("GET", bucket) or 0), now_us)
-  local new_tat_us = tat_us + cost * interval_us
-  local room_us = burst * interval_us - (new_tat_us - now_us)
-  local said = {allowed = room_us >= 0, rpm = rpm, interval_us = interval_us, tat_us = new_tat_us}
-  if said.allowed then
-    said.left, said.wait_us, said.reset_us = math.floor(room_us / interval_us), 0, new_tat_us - now_us
-  else
-    said.left = math.max(math.floor((burst * interval_us - (tat_us - now_us)) / interval_us), 0)
-    said.wait_us = cost > burst and -1 or -room_us
-    said.reset_us = tat_us - now_us
-  end
-  return said
+-- A whole number that is not negative, from text; nil if it is none.
+local function whole(text)
+  return string.find(text, "^%d+$") and tonumber(text) or nil
 end
 
--- Writes down what `look` allowed.
-local function take(bucket, said, now_us)
-  if said.interval_us > 0 and said.tat_us > now_us then
-    local ttl_ms = math.ceil((said.tat_us - now_us) / 1000)
-    redis.call("SET", bucket, string.format("%.0f", said.tat_us), "PX", ttl_ms)
-  end
+local function divided_up(a, b)
+  local rest = math.fmod(a, b)
+  return (a - rest) / b + (rest > 0 and 1 or 0)
 end
 
--- Undoes the take of one unit that left `taken_tat_us`; what has refilled since stays as it is.
-local function give_back(bucket, interval_us, taken_tat_us, now_us)
-  if interval_us == 0 then
-    return
+local function read_bucket(text, limit, now_us)
+  local debt, at_us, returned, paid = string.match(text or "", "^(%d+) (%d+) (%d+) (%d+)$")
+  if not debt then
+    return {debt = 0, at_us = now_us, returned = 0, limit = limit}
   end
-  local still_us = math.min(interval_us, math.max(0, taken_tat_us - now_us))
-  local tat_us = tonumber(redis.call("GET", bucket) or 0) - still_us
-  if tat_us <= now_us then
-    redis.call("DEL", bucket)
-  else
-    local ttl_ms = math.ceil((tat_us - now_us) / 1000)
-    redis.call("SET", bucket, string.format("%.0f", tat_us), "PX", ttl_ms)
-  end
+  return {debt = tonumber(debt), at_us = tonumber(at_us), returned = tonumber(returned),
+          limit = tonumber(paid)}
+end
+
+local function bucket_text(is)
+  return string.format("%.0f %.0f %.0f %.0f", is.debt, is.at_us, is.returned, is.limit)
+end
+
+-- Brings the debt of a bucket up to date.
+local function pay(bucket, now_us)
+  local paid = math.max(now_us - bucket.at_us, 0) * bucket.limit
+  bucket.debt, bucket.at_us = math.max(bucket.debt - paid, 0), math.max(now_us, bucket.at_us)
+end
+
+-- What a bucket says to `units`; nothing is taken. Its debt is up to date.
+local function ask_bucket(bucket, bound, units)
+  local full, need = bound.burst * MINUTE_US, units * MINUTE_US
+  local room = full - bucket.debt - need
+  local after = bucket.debt + (room >= 0 and need or 0)
+  local left = math.max(full - after, 0)
+  return {left = (left - math.fmod(left, MINUTE_US)) / MINUTE_US,
+          wait_us = room >= 0 and 0 or divided_up(-room, bound.limit),
+          reset_us = divided_up(after, bound.limit)}
+end
+
+-- Undoes `units` of a take at `at_us` that left the debt `after`, as far as they still matter: what
+-- would have been refilled by now without the take is not given back again.
+local function give_back(bucket, units, at_us, after, returned, now_us)
+  local still = after - (bucket.returned - returned) - math.max(now_us - at_us, 0) * bucket.limit
+  local back = math.max(math.min(units * MINUTE_US, still, bucket.debt), 0)
+  bucket.debt, bucket.returned = bucket.debt - back, bucket.returned + back
 end

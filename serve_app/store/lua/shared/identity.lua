@@ -1,36 +1,36 @@
--- Twin: serve_app/limits/gcra.py (is_tighter). `k` names the record, the tenant and the mark.
+-- Twin: none: it reads who a record says that somebody is.
 local NOTED_MS = 60000 -- the last use of a key or user is written down at most this often
 
--- Returns state, attributes, rpm, burst of a caller; notes when it was here.
-local function identify(k, kind, proof, now_ms)
+-- Returns state, attributes, limits of what `k.record` and `k.mark` say; notes when it was here.
+local function known(k, kind, proof, now_ms)
   if kind ~= "key" and redis.call("EXISTS", k.mark) == 1 then
     return "revoked"
   elseif kind == "vouched" then
     return "known", ""
   end
   local is = redis.call("HMGET", k.record, "attributes", "sha256", "old_sha256", "old_until_ms",
-                        "expires_ms", "rpm", "burst", "disabled", "not_before_ms", "used_ms")
+                        "expires_ms", "limits", "disabled", "not_before_ms", "used_ms")
   if kind == "key" then
     local old = is[3] == proof and now_ms < tonumber(is[4])
     local expires_ms = tonumber(is[5] or 0)
     if not (is[2] == proof or old) or (expires_ms > 0 and expires_ms <= now_ms) then
       return "unknown"
     end
-  elseif not is[1] or is[8] == "1" or tonumber(proof) < tonumber(is[9] or 0) then
+  elseif not is[1] or is[7] == "1" or tonumber(proof) < tonumber(is[8] or 0) then
     return "revoked"
   end
-  if now_ms - tonumber(is[10] or 0) >= NOTED_MS then
+  if now_ms - tonumber(is[9] or 0) >= NOTED_MS then
     redis.call("HSET", k.record, "used_ms", now_ms)
   end
-  return "known", is[1], is[6], is[7]
+  return "known", is[1], is[6]
 end
 
--- Of two buckets that refuse, the one that refuses longer; of two that allow, the emptier one.
-local function is_tighter(one, other)
-  if one.allowed ~= other.allowed then
-    return not one.allowed
-  elseif one.allowed then
-    return one.left < other.left
+-- The same, and the attributes and limits of the tenant.
+local function identify(k, kind, proof, now_us)
+  local state, attributes, limits = known(k, kind, proof, math.floor(now_us / 1000))
+  local tenant = redis.call("HMGET", k.tenant, "attributes", "limits")
+  if state == "known" and k.must_exist and not tenant[1] then
+    state = "no_tenant"
   end
-  return other.wait_us ~= -1 and (one.wait_us == -1 or one.wait_us > other.wait_us)
+  return state, attributes, limits or nil, tenant[1] or "", tenant[2] or ""
 end

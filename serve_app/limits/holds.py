@@ -1,0 +1,193 @@
+"""Take, renew and settle holds in the store, for one gateway."""
+
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from serve_app.errors import StoreUnavailable
+from serve_app.limits.claim import Claim, State, record_of
+from serve_app.limits.demand import Demand, Terms
+from serve_app.limits.hold import NO_LEASES, Charge, Hold, Said
+from serve_app.store import Store, keys
+
+MARK_TTL_S = 600
+OWED_MAX = 100_000
+HOUR_US = 3_600_000_000
+AT_ONCE = 256
+"""Steps that are sent in one round trip."""
+
+Step = tuple[list[str], list[str | int | float]]
+
+
+class Holds:
+    """Takes, renews and settles holds; what cannot be settled now is owed.
+
+    Args:
+        store: where the limits lie.
+        defaults: limits of whoever has none of that kind, as steps read them.
+        ttl_s: seconds after which a hold that nobody renews is given back.
+        clock: monotonic, seconds.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        defaults: str = "",
+        ttl_s: float = 120.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._store, self._defaults, self._clock = store, defaults, clock
+        self._ttl_ms = int(ttl_s * 1_000)
+        self._running: dict[str, Hold] = {}
+        self._renewed_s = clock()
+        self._owed: deque[Step] = deque(maxlen=OWED_MAX)
+
+    async def hold(
+        self,
+        claim: Claim,
+        demand: Demand | None = None,
+        *,
+        model: str = "",
+        terms: Terms | None = None,
+        request: str = "",
+    ) -> Hold:
+        """Judge a claim and take what a request may use, in one call; renewed until it is settled.
+
+        Args:
+            claim: who it is about.
+            demand: what the request's body says; None only looks.
+            model: which one it asks for.
+            terms: what the model adds.
+            request: names the request.
+
+        Raises:
+            StoreUnavailable: nothing is known about the caller; what was taken is given back when
+                its time is over.
+        """
+        tenant = claim.tenant
+        names = [
+            record_of(claim),
+            keys.tenant_record(tenant),
+            keys.revoked(tenant, claim.token_id),
+            keys.learned(tenant, model),
+            *keys.scopes(tenant, claim.bucket, model),
+        ]
+        args: list[str | int | float] = [
+            claim.kind,
+            claim.proof,
+            int(claim.tenant_must_exist),
+            claim.limits or "",
+            self._defaults,
+            model,
+            request,
+            self._ttl_ms,
+            demand_text(demand, terms or Terms()),
+        ]
+        held = _read(claim, request, model, await self._store.run("hold", names, args))
+        if any(held.leases):
+            self._running[request] = held
+        return held
+
+    async def settle(self, held: Hold, charge: Charge | None = None) -> None:
+        """Settle ``held`` once: charge what was used, or give all of it back.
+
+        A second call does nothing. Never raises: what fails is owed, and paid with :meth:`pay`.
+        """
+        self._running.pop(held.request, None)
+        if charge is None and not any(held.leases):
+            return
+        step = settling(held, charge)
+        try:
+            await self._store.run("settle", *step)
+        except StoreUnavailable:
+            self._owed.append(step)
+
+    async def pay(self) -> None:
+        """Settle what is owed.
+
+        Raises:
+            StoreUnavailable: the rest is still owed.
+        """
+        while self._owed:
+            steps = [self._owed[at] for at in range(min(AT_ONCE, len(self._owed)))]
+            await self._store.run_many("settle", steps)
+            for _ in steps:
+                self._owed.popleft()
+
+    async def renew(self) -> None:
+        """Renew what runs here, four times in the life of a hold; call it often.
+
+        Raises:
+            StoreUnavailable: not all was renewed; what is given back meanwhile is still charged.
+        """
+        now_s = self._clock()
+        if now_s - self._renewed_s < self._ttl_ms / 4_000:
+            return
+        steps: list[Step] = [
+            (names[1::2], [self._ttl_ms, *held.leases])
+            for held in self._running.values()
+            for names in [keys.scopes(held.claim.tenant, held.claim.bucket, held.model)]
+        ]
+        for at in range(0, len(steps), AT_ONCE):
+            await self._store.run_many("renew", steps[at : at + AT_ONCE])
+        self._renewed_s = now_s
+
+
+def demand_text(demand: Demand | None, terms: Terms) -> str:
+    """Return a demand as the step *hold* reads it."""
+    asked = demand or Demand()
+    figures = (
+        int(demand is not None),
+        asked.text_bytes,
+        asked.fixed_tokens,
+        asked.choices,
+        -1 if asked.cap is None else asked.cap,
+        -1 if terms.output_cap is None else terms.output_cap,
+        float(terms.nanos_in),
+        float(terms.nanos_out),
+    )
+    return " ".join(map(repr, figures))
+
+
+def settling(held: Hold, charge: Charge | None) -> Step:
+    """Return the keys and arguments of the step that settles ``held``."""
+    claim = held.claim
+    tenant, hour = claim.tenant, held.now_us // HOUR_US
+    names = [
+        keys.settled(tenant, held.request),
+        keys.usage(tenant, claim.key_id, hour),
+        keys.used(tenant, hour),
+        keys.learned(tenant, held.model),
+        *keys.scopes(tenant, claim.bucket, held.model),
+    ]
+    counts, sample, class_ = "0 0 0 0 0 0 0", "", ""
+    if charge is not None:
+        used, class_ = charge.usage, charge.class_
+        tokens = (used.input_tokens, used.output_tokens, used.cached_tokens)
+        figures = (1, *tokens, charge.cost_nanos, charge.queue_ms, charge.engine_ms)
+        counts = " ".join(map(str, figures))
+        sample = " ".join(map(str, charge.sample or ()))
+    args: list[str | int | float] = [claim.key_id, held.model, class_, counts, sample, MARK_TTL_S]
+    return names, [*args, *held.leases]
+
+
+def _read(claim: Claim, request: str, model: str, reply: list[Any]) -> Hold:
+    state, attributes, tenant_attributes, now_us, place, *expected, cap, leases, said = reply
+    rows = tuple(map(Said.from_reply, said))
+    return Hold(
+        claim=claim,
+        state=State(state),
+        attributes=attributes,
+        tenant_attributes=tenant_attributes,
+        now_us=now_us,
+        said=rows,
+        refusing=rows[place - 1] if place else None,
+        input_tokens=expected[0],
+        output_tokens=expected[1],
+        cap=None if cap == -1 else cap,
+        leases=tuple(leases) or NO_LEASES,
+        request=request,
+        model=model,
+    )

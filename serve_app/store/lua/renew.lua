@@ -1,0 +1,33 @@
+--[[
+Hold on to what a request holds that still runs; what was given back stays so. One atomic step.
+
+KEYS[1]  leases        zset of the caller: what its requests hold, until ms
+KEYS[2]  leases_model  the same, of the model
+KEYS[3]  tenant_leases the same of its tenant
+KEYS[4]  tenant_model  the same, of the model
+ARGV[1]  ttl_ms        until the leases are given back, unless they are renewed
+ARGV[2]  lease         of KEYS[1], as hold.lua wrote it; "" if there is none
+ARGV[3]  lease         of KEYS[2]
+ARGV[4]  lease         of KEYS[3]
+ARGV[5]  lease         of KEYS[4]
+
+Returns  {how many were still there, now_us}
+Clock    the store's TIME
+Twin     serve_app/limits/step.py
+]]
+--@include gcra
+local ttl_ms, there = whole(ARGV[1]), 0
+if not ttl_ms then
+  return redis.error_reply("ERR renew: ttl_ms is a whole number")
+end
+local now_us = server_time_us()
+local until_ms, names = math.floor(now_us / 1000) + ttl_ms, {KEYS[1], KEYS[2], KEYS[3], KEYS[4]}
+for at, lease in ipairs({ARGV[2], ARGV[3], ARGV[4], ARGV[5]}) do
+  local k = {leases = names[at]}
+  if lease ~= "" and redis.call("ZSCORE", k.leases, lease) then
+    redis.call("ZADD", k.leases, "XX", until_ms, lease)
+    redis.call("PEXPIRE", k.leases, math.max(ttl_ms, redis.call("PTTL", k.leases)))
+    there = there + 1
+  end
+end
+return {there, now_us}
