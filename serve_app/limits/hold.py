@@ -52,8 +52,8 @@ class Claim(Protocol):
         """Names the mark that the token was revoked; empty if there is no token."""
 
     @property
-    def requests_per_minute(self) -> int | None:
-        """The caller's limit if no record names one; None for the gate's default."""
+    def limits(self) -> str | None:
+        """The caller's limits if no record names any; None for the gate's default."""
 
     @property
     def tenant_must_exist(self) -> bool:
@@ -133,12 +133,13 @@ class Holds:
 
     Args:
         store: where the buckets lie.
-        default_rpm: requests a minute of a caller that names no limit.
+        default: limits of a caller that names none, as steps read them.
     """
 
-    def __init__(self, store: Store, *, default_rpm: int) -> None:
+    def __init__(self, store: Store, *, default: str) -> None:
         self._store = store
-        self._default_rpm = default_rpm
+        rpm = _rpm(default)
+        self._default_rpm = 1_000_000 if rpm is None else rpm
         self._owed: deque[tuple[list[str], list[str | int | float]]] = deque(maxlen=OWED_MAX)
 
     async def hold(self, claim: Claim, *, cost: int) -> Hold:
@@ -147,7 +148,7 @@ class Holds:
         Raises:
             StoreUnavailable: nothing is known about the caller.
         """
-        tenant, rpm = claim.tenant, claim.requests_per_minute
+        tenant, rpm = claim.tenant, _rpm(claim.limits)
         record = (
             keys.key_record(tenant, claim.key_id)
             if claim.user is None
@@ -223,3 +224,8 @@ class Holds:
         while self._owed:
             await self._store.run("settle", *self._owed[0])
             self._owed.popleft()
+
+
+def _rpm(limits: str | None) -> int | None:
+    terms = f" {limits or ''}".partition("\n")[0].partition(" r ")[2].split()
+    return int(terms[0]) if terms else None

@@ -210,6 +210,7 @@ def test_no_refusal_is_invented() -> None:
                 "504": {"upstream_timeout"},
                 "429": {
                     "rate_limit_exceeded",
+                    "insufficient_quota",
                     "queue_full",
                     "queue_timeout",
                     "too_many_failed_attempts",

@@ -27,7 +27,7 @@ class Claim:
     proof: str = ""
     user: str | None = None
     token_id: str = ""
-    requests_per_minute: int | None = None
+    limits: str | None = None
     tenant_must_exist: bool = False
 
 
@@ -56,9 +56,9 @@ def test_hold_and_settle_do_what_their_twins_do(
             seconds, us = client.time()
             tats_us = [seconds * SECOND_US + us + ahead for ahead in ahead_us]
             client.mset(dict(zip((BUCKET, TENANT_BUCKET), tats_us, strict=True)))
-            client.hset(RECORD, mapping={"sha256": "s", "rpm": rpm[0], "burst": burst[0]})
-            client.hset(TENANT, mapping={"attributes": "{}", "rpm": rpm[1], "burst": burst[1]})
-            holds = Holds(store, default_rpm=1)
+            client.hset(RECORD, mapping={"sha256": "s", "limits": f"r {rpm[0]} {burst[0]} 0"})
+            client.hset(TENANT, mapping={"attributes": "{}", "limits": f"r {rpm[1]} {burst[1]} 0"})
+            holds = Holds(store, default="r 1 1 0")
             held = await holds.hold(KEY, cost=cost)
             rates = [Rate.per_minute(*pair) for pair in zip(rpm, burst, strict=True)]
             buckets = list(zip(tats_us, rates, strict=True))
@@ -129,7 +129,7 @@ async def test_who_is_known(store: Store, store_url: str, claim: Claim, record, 
     with redis.Redis.from_url(store_url) as client:
         if record is not None:
             client.hset(name, mapping=record)
-        held = await Holds(store, default_rpm=5).hold(claim, cost=1)
+        held = await Holds(store, default="r 5 5 0").hold(claim, cost=1)
         assert held.state is state
         assert held.allowed == (state is State.KNOWN)
         assert bool(client.exists(BUCKET)) == held.allowed
@@ -138,7 +138,7 @@ async def test_who_is_known(store: Store, store_url: str, claim: Claim, record, 
 @pytest.mark.parametrize("claim", [USER, replace(ANYONE, token_id="j1")], ids=["session", "token"])
 async def test_a_revoked_token_is_revoked_at_once(store: Store, store_url, claim: Claim) -> None:
     """Its mark is read in the same call; another tenant's mark of that name is not its own."""
-    holds = Holds(store, default_rpm=5)
+    holds = Holds(store, default="r 5 5 0")
     with redis.Redis.from_url(store_url) as client:
         client.hset(keys.user_record("t", "ada"), mapping=told())
         client.set(keys.revoked("other", "j1"), 1)
@@ -149,7 +149,7 @@ async def test_a_revoked_token_is_revoked_at_once(store: Store, store_url, claim
 
 async def test_the_last_use_is_noted_once_a_minute(store: Store, store_url: str) -> None:
     """One write a minute and key, whatever the traffic; wrong secrets are no use."""
-    holds = Holds(store, default_rpm=100)
+    holds = Holds(store, default="r 100 100 0")
     with redis.Redis.from_url(store_url, decode_responses=True) as client:
         client.hset(RECORD, mapping=told(sha256="s"))
         await holds.hold(replace(KEY, proof="wrong"), cost=1)
@@ -166,9 +166,9 @@ async def test_the_last_use_is_noted_once_a_minute(store: Store, store_url: str)
 
 async def test_both_buckets_or_neither(store: Store, store_url: str) -> None:
     """A tenant's limit binds all its callers; who is refused by it takes nothing of its own."""
-    holds = Holds(store, default_rpm=100)
+    holds = Holds(store, default="r 100 100 0")
     with redis.Redis.from_url(store_url) as client:
-        client.hset(TENANT, mapping=told(rpm=2, burst=2))
+        client.hset(TENANT, mapping=told(limits="r 2 2 0"))
         callers = [replace(ANYONE, key_id=name, bucket=name) for name in ("a", "b", "c")]
         said = [await holds.hold(claim, cost=1) for claim in callers]
         assert [held.allowed for held in said] == [True, True, False]
@@ -187,7 +187,7 @@ async def test_both_buckets_or_neither(store: Store, store_url: str) -> None:
 
 async def test_a_request_is_settled_once(store: Store, store_url: str) -> None:
     """A second settle writes nothing, whatever it says."""
-    holds = Holds(store, default_rpm=600)
+    holds = Holds(store, default="r 600 600 0")
     held = await holds.hold(ANYONE, cost=1)
     for output in (5, 7):
         await holds.settle(
@@ -205,8 +205,8 @@ async def test_a_request_is_settled_once(store: Store, store_url: str) -> None:
 
 async def test_what_cannot_be_settled_is_owed_and_paid(store: Store) -> None:
     """A store that is away loses no usage: it is written when the store is there again."""
-    away = Holds(Store("redis://127.0.0.1:1", timeout_ms=50), default_rpm=600)
-    here = Holds(store, default_rpm=600)
+    away = Holds(Store("redis://127.0.0.1:1", timeout_ms=50), default="r 600 600 0")
+    here = Holds(store, default="r 600 600 0")
     held = await here.hold(ANYONE, cost=1)
     await away.settle(held, request_id="r", model="m", outcome=Outcome.USED, usage=Usage(1, 1))
     away._store = store  # it is back
@@ -218,7 +218,7 @@ async def test_what_cannot_be_settled_is_owed_and_paid(store: Store) -> None:
 
 async def test_limits_admit_exactly_what_they_allow(store: Store) -> None:
     """64 at once on a limit of 20 a minute: 20 pass, whoever asks first."""
-    holds = Holds(store, default_rpm=20)
+    holds = Holds(store, default="r 20 20 0")
     said = await asyncio.gather(*(holds.hold(ANYONE, cost=1) for _ in range(64)))
     assert sum(held.allowed for held in said) == 20
     assert all(held.retry_after_us > 0 for held in said if not held.allowed)
@@ -226,7 +226,7 @@ async def test_limits_admit_exactly_what_they_allow(store: Store) -> None:
 
 async def test_a_limit_of_nothing_is_never(store: Store) -> None:
     """0 a minute refuses for good and names no wait; looking is still allowed."""
-    holds = Holds(store, default_rpm=0)
+    holds = Holds(store, default="r 0 0 0")
     refused = await holds.hold(ANYONE, cost=1)
     looked = await holds.hold(ANYONE, cost=0)
     assert (refused.allowed, refused.retry_after_us, looked.allowed) == (False, -1, True)
@@ -234,7 +234,7 @@ async def test_a_limit_of_nothing_is_never(store: Store) -> None:
 
 async def test_a_refusal_takes_nothing(store: Store) -> None:
     """Neither an unknown key nor a used-up bucket writes anything."""
-    holds = Holds(store, default_rpm=1)
+    holds = Holds(store, default="r 1 1 0")
     unknown = await holds.hold(replace(KEY, proof="wrong"), cost=1)
     assert unknown.state is State.UNKNOWN
     first = await holds.hold(ANYONE, cost=1)

@@ -3,7 +3,7 @@ Say who a caller is and take one request from its bucket and its tenant's, from 
 a refusal takes nothing. One atomic step.
 
 KEYS[1]  record        hash of the key or user; need not be there for a caller that is vouched for
-KEYS[2]  tenant        hash of its tenant: attributes, rpm, burst
+KEYS[2]  tenant        hash of its tenant: attributes, limits
 KEYS[3]  mark          string: this token was revoked
 KEYS[4]  bucket        string: the caller's theoretical arrival time, us since epoch
 KEYS[5]  tenant_bucket string: the same of its tenant
@@ -26,7 +26,7 @@ local now_us = server_time_us()
 local kind, cost = ARGV[1], tonumber(ARGV[4])
 local k = {record = KEYS[1], tenant = KEYS[2], mark = KEYS[3]}
 local state, attributes, rpm, burst = identify(k, kind, ARGV[2], math.floor(now_us / 1000))
-local tenant = redis.call("HMGET", k.tenant, "attributes", "rpm", "burst")
+local tenant = redis.call("HMGET", k.tenant, "attributes", "limits")
 if state == "known" and ARGV[5] == "1" and not tenant[1] then
   state = "no_tenant"
 end
@@ -38,8 +38,9 @@ rpm = tonumber(rpm or ARGV[3])
 local own = look(KEYS[4], rpm, tonumber(burst or rpm), cost, now_us)
 local theirs = {allowed = true, interval_us = 0, tat_us = 0}
 local tighter, scope = own, "key"
-if tenant[2] then
-  theirs = look(KEYS[5], tonumber(tenant[2]), tonumber(tenant[3]), cost, now_us)
+local tenant_rpm, tenant_burst = own_rate(tenant[2])
+if tenant_rpm then
+  theirs = look(KEYS[5], tonumber(tenant_rpm), tonumber(tenant_burst), cost, now_us)
   if is_tighter(theirs, own) then
     tighter, scope = theirs, "tenant"
   end

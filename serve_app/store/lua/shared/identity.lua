@@ -1,6 +1,12 @@
 -- Twin: serve_app/limits/gcra.py (is_tighter). `k` names the record, the tenant and the mark.
 local NOTED_MS = 60000 -- the last use of a key or user is written down at most this often
 
+-- Returns limit and burst of the term `r` in a caller's own line of limits.
+local function own_rate(limits)
+  local line = " " .. (string.match(limits or "", "^[^\n]*") or "")
+  return string.match(line, " r (%d+) (%d+) 0")
+end
+
 -- Returns state, attributes, rpm, burst of a caller; notes when it was here.
 local function identify(k, kind, proof, now_ms)
   if kind ~= "key" and redis.call("EXISTS", k.mark) == 1 then
@@ -9,20 +15,20 @@ local function identify(k, kind, proof, now_ms)
     return "known", ""
   end
   local is = redis.call("HMGET", k.record, "attributes", "sha256", "old_sha256", "old_until_ms",
-                        "expires_ms", "rpm", "burst", "disabled", "not_before_ms", "used_ms")
+                        "expires_ms", "limits", "disabled", "not_before_ms", "used_ms")
   if kind == "key" then
     local old = is[3] == proof and now_ms < tonumber(is[4])
     local expires_ms = tonumber(is[5] or 0)
     if not (is[2] == proof or old) or (expires_ms > 0 and expires_ms <= now_ms) then
       return "unknown"
     end
-  elseif not is[1] or is[8] == "1" or tonumber(proof) < tonumber(is[9] or 0) then
+  elseif not is[1] or is[7] == "1" or tonumber(proof) < tonumber(is[8] or 0) then
     return "revoked"
   end
-  if now_ms - tonumber(is[10] or 0) >= NOTED_MS then
+  if now_ms - tonumber(is[9] or 0) >= NOTED_MS then
     redis.call("HSET", k.record, "used_ms", now_ms)
   end
-  return "known", is[1], is[6], is[7]
+  return "known", is[1], own_rate(is[6])
 end
 
 -- Of two buckets that refuse, the one that refuses longer; of two that allow, the emptier one.
