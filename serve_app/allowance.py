@@ -175,9 +175,13 @@ class ModelLimits(Bounds):
 class Limits(ModelLimits):
     """How much a caller or a tenant may use."""
 
-    models: dict[Annotated[str, Field(pattern=_MODEL)], ModelLimits] | None = Field(
-        default=None, max_length=MODELS_MAX
-    )
+    models: (
+        Annotated[
+            dict[Annotated[str, Field(pattern=_MODEL)], ModelLimits],
+            Field(max_length=MODELS_MAX, json_schema_extra={"additionalProperties": False}),
+        ]
+        | None
+    ) = None
     """Limits on single models, beside the others."""
 
     exempt: bool = False

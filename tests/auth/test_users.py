@@ -479,28 +479,28 @@ async def test_steps_that_are_sent_twice_happen_once(store: Store, server: Any) 
     assert claims[0][0] == 1
     claim = claims[0][1]
     claimed_us = int(claim.split()[1])
-    put: list[Any] = ["ada", "id1", "hash", "{}", 0, -1, -1, "r1"]
+    put: list[Any] = ["ada", "id1", "hash", "{}", 0, "", "r1"]
     assert await store.run("user_put", names, [*put, claimed_us - 2_000, 1_000, 0]) == -1
     assert await store.run("user_put", names, [*put, claimed_us, LEASE_US, 1]) == -2
     assert not server.exists(record)
     for _ in range(2):
         assert await store.run("user_put", names, [*put, claimed_us, LEASE_US, 0]) == 1
     assert await store.run("user_put", names, [*put, claimed_us, LEASE_US, 1]) == 1
-    other = ["ada", "id2", "hash", "{}", 0, -1, -1, "r1"]
+    other = ["ada", "id2", "hash", "{}", 0, "", "r1"]
     assert await store.run("user_put", names, [*other, claimed_us, LEASE_US, 0]) == 0
     assert server.zcard(index) == 1
     changed = [
-        await store.run("user_change", [record], ["r1", "r2", "{}", 0, -1, -1, "new", 1])
+        await store.run("user_change", [record], ["r1", "r2", "{}", 0, "", "new", 1])
         for _ in range(2)
     ]
     assert changed[0] == changed[1]
     changed_ms, not_before_ms = changed[0]
     assert not_before_ms == changed_ms + 1  # a session of this very ms may be of the old password
-    assert await store.run("user_change", [record], ["r1", "r3", "{}", 0, -1, -1, "", 0]) == [0, 0]
+    assert await store.run("user_change", [record], ["r1", "r3", "{}", 0, "", "", 0]) == [0, 0]
     assert await store.run("user_drop", [record, index], ["ada", "r1"]) == 0
     for _ in range(2):
         assert await store.run("user_drop", [record, index], ["ada", "r2"]) == 1
-    assert await store.run("user_change", [record], ["r2", "r3", "{}", 0, -1, -1, "", 0]) == [-1, 0]
+    assert await store.run("user_change", [record], ["r2", "r3", "{}", 0, "", "", 0]) == [-1, 0]
     assert await store.run("user_release", [keys.USERNAMES], ["ada", claim + "x"]) == 0
     assert [
         await store.run("user_release", [keys.USERNAMES], ["ada", claim]) for _ in range(2)
