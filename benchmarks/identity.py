@@ -50,7 +50,7 @@ def lines(count: int, kept: list[auth.MadeKey]) -> Iterator[str]:
 
 async def hold_us(store: Store, kept: list[auth.MadeKey]) -> float:
     """Return the median microseconds of a hold for keys drawn at random."""
-    holds, told = Holds(store, default_rpm=1_000_000), []
+    holds, told = Holds(store, default="r 1000000 1000000 0"), []
     for _ in range(HOLDS):
         key = secrets.choice(kept).key
         claim = SimpleNamespace(
@@ -61,7 +61,7 @@ async def hold_us(store: Store, kept: list[auth.MadeKey]) -> float:
             proof=key.sha256,
             user=None,
             token_id="",
-            requests_per_minute=None,
+            limits=None,
             tenant_must_exist=False,
         )
         began_s = time.perf_counter()

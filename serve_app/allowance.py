@@ -19,15 +19,39 @@ A step reads them as text: a line of ``<letter> <limit> <burst> <shadow 0|1>`` f
 a line for each model that has limits of its own, ``<model>`` and a tab before it. Money is in
 nanos, a billionth of whatever the prices are in. The letter ``n`` is the cap on output tokens of a
 request that names none, ``x`` says that nothing binds.
+
+What is wrong with a limit is told in plain words, at the member that is at fault.
 """
 
-from collections.abc import Iterator
+import copy
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StrictInt, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    StrictInt,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
-NANOS = 1_000_000_000
+from serve_app.amount import (
+    NANOS,
+    TOKENS_MAX,
+    Budget,
+    Burst,
+    Number,
+    Quota,
+    Requests,
+    Seats,
+    Strict,
+    Tokens,
+    wrong,
+)
+
 MODELS_MAX = 64
 EXEMPT = "x 0 0 0"
 """The text of limits that bind nothing, the tenant's neither."""
@@ -77,90 +101,43 @@ KINDS = tuple(
 BY_LETTER = {kind.letter: kind for kind in KINDS}
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(
-        extra="forbid",
-        frozen=True,
-        strict=True,
-        allow_inf_nan=False,
-        use_attribute_docstrings=True,
-    )
-
-
-class Burst(_Strict):
-    """A rate with a burst of its own."""
-
-    limit: StrictInt = Field(ge=0, le=100_000_000)
-    """Units a minute, refilled evenly; 0 means never."""
-
-    burst: StrictInt | None = Field(default=None, ge=1, le=100_000_000)
-    """Units that may be used at once; the limit itself by default."""
-
-    @model_validator(mode="after")
-    def _agree(self) -> Self:
-        if self.limit == 0 and self.burst is not None:
-            raise ValueError("a limit of 0 means never; a burst contradicts it")
-        return self
-
-
-class Most(_Strict):
-    """A limit that has no burst, written out."""
-
-    limit: StrictInt = Field(ge=0, le=1_000_000_000_000)
-    """Units a period; 0 means never."""
-
-
-class MostMoney(_Strict):
-    """A budget, written out."""
-
-    limit: float = Field(ge=0, le=1_000_000)
-    """Money a period, in what the prices are in; 0 means never."""
-
-
-_Requests = Annotated[StrictInt, Field(ge=0, le=1_000_000)] | Burst
-_Tokens = Annotated[StrictInt, Field(ge=0, le=100_000_000)] | Burst
-_Quota = Annotated[StrictInt, Field(ge=0, le=1_000_000_000_000)] | Most
-_Budget = Annotated[float, Field(ge=0, le=1_000_000)] | MostMoney
-_Seats = Annotated[StrictInt, Field(ge=0, le=1_000_000)] | Most
-
-
-class Bounds(_Strict):
+class Bounds(Strict):
     """Limits of every kind; one that is missing binds nothing."""
 
-    requests_per_minute: _Requests | None = Field(default=None, examples=[60])
+    requests_per_minute: Requests | None = Field(default=None, examples=[60])
     """Requests a minute, refilled evenly; as many may come at once. 0 means never."""
 
-    tokens_per_minute: _Tokens | None = None
+    tokens_per_minute: Tokens | None = None
     """Input and output tokens a minute, refilled evenly."""
 
-    input_tokens_per_minute: _Tokens | None = None
+    input_tokens_per_minute: Tokens | None = None
     """Input tokens a minute, refilled evenly."""
 
-    output_tokens_per_minute: _Tokens | None = None
+    output_tokens_per_minute: Tokens | None = None
     """Output tokens a minute, refilled evenly."""
 
-    requests_per_day: _Quota | None = None
+    requests_per_day: Quota | None = None
     """Requests a day, UTC."""
 
-    tokens_per_day: _Quota | None = None
+    tokens_per_day: Quota | None = None
     """Input and output tokens a day, UTC."""
 
-    input_tokens_per_day: _Quota | None = None
+    input_tokens_per_day: Quota | None = None
     """Input tokens a day, UTC."""
 
-    output_tokens_per_day: _Quota | None = None
+    output_tokens_per_day: Quota | None = None
     """Output tokens a day, UTC."""
 
-    tokens_per_month: _Quota | None = None
+    tokens_per_month: Quota | None = None
     """Input and output tokens a calendar month, UTC."""
 
-    cost_per_day: _Budget | None = None
+    cost_per_day: Budget | None = None
     """Money a day, UTC, by the model's prices."""
 
-    cost_per_month: _Budget | None = None
+    cost_per_month: Budget | None = None
     """Money a calendar month, UTC, by the model's prices."""
 
-    concurrency: _Seats | None = None
+    concurrency: Seats | None = None
     """Requests that may run or wait at once."""
 
     def terms(self, *, shadow: bool = False) -> Iterator[str]:
@@ -169,9 +146,8 @@ class Bounds(_Strict):
             told: Any = getattr(self, kind.name)
             if told is None:
                 continue
-            limit, burst = (
-                (told, None) if isinstance(told, int | float) else (told.limit, _burst(told))
-            )
+            limit = told if isinstance(told, int | float) else told.limit
+            burst = told.burst if isinstance(told, Burst) else None
             if kind.is_money:
                 limit = round(limit * NANOS)
             yield f"{kind.letter} {limit} {limit if burst is None else burst} {int(shadow)}"
@@ -183,7 +159,10 @@ class ModelLimits(Bounds):
     shadow: Bounds | None = None
     """Limits that are evaluated, counted and told in a header, and refuse nobody."""
 
-    output_cap: StrictInt | None = Field(default=None, ge=1, le=100_000_000)
+    output_cap: (
+        Annotated[StrictInt, Field(ge=1, le=TOKENS_MAX), BeforeValidator(Number(1, TOKENS_MAX, ""))]
+        | None
+    ) = None
     """Output tokens at most of a request that names no cap."""
 
     def line(self) -> str:
@@ -199,25 +178,72 @@ class ModelLimits(Bounds):
 class Limits(ModelLimits):
     """How much a caller or a tenant may use."""
 
-    models: dict[Annotated[str, Field(pattern=_MODEL)], ModelLimits] | None = Field(
-        default=None, max_length=MODELS_MAX
-    )
+    models: (
+        Annotated[
+            dict[Annotated[str, Field(pattern=_MODEL)], ModelLimits],
+            Field(max_length=MODELS_MAX, json_schema_extra={"additionalProperties": False}),
+        ]
+        | None
+    ) = None
     """Limits on single models, beside the others."""
 
     exempt: bool = False
     """Whether no limit binds this caller, its tenant's neither; only operators give it."""
 
+    @field_validator("models", mode="before")
+    @classmethod
+    def _named(cls, told: Any) -> Any:
+        if isinstance(told, dict):
+            if len(told) > MODELS_MAX:
+                raise ValueError(f"holds {len(told)} models; {MODELS_MAX} may be named")
+            for name in told:
+                if not isinstance(name, str) or re.fullmatch(_MODEL, name) is None:
+                    wrong(str(name), "is no model's name", name)
+        return told
+
     @model_validator(mode="after")
     def _whole(self) -> Self:
-        if self.exempt and len(self.model_dump(exclude_none=True, exclude_defaults=True)) > 1:
-            raise ValueError("'exempt' stands alone: other limits contradict it")
+        if self.exempt and len(self.as_written()) > 1:
+            wrong("exempt", "stands alone; other limits contradict it", self.exempt)
         return self
+
+    def as_written(self) -> dict[str, Any]:
+        """Return what was named of it, for a record to keep and a request to show."""
+        return self.model_dump(exclude_none=True, exclude_defaults=True)
 
     def text(self) -> str:
         """Return all of it as steps read it; empty if nothing is limited."""
         own = EXEMPT if self.exempt else self.line()
-        models = [f"{name}\t{one.line()}" for name, one in (self.models or {}).items()]
+        named = {name: one.line() for name, one in (self.models or {}).items()}
+        models = [f"{name}\t{line}" for name, line in named.items() if line]
         return "\n".join([own, *models]) if own or models else ""
+
+
+def text_of(written: Mapping[str, Any]) -> str:
+    """Return what steps read of limits as :meth:`Limits.as_written` gave them."""
+    return Limits.model_validate(written).text()
+
+
+def understood(told: Mapping[str, Any]) -> Limits:
+    """Return the limits in ``told``; members that are not ours are passed over.
+
+    Raises:
+        ValueError: one that is ours is of a wrong kind.
+    """
+    kept = copy.deepcopy(dict(told))
+    try:
+        return Limits.model_validate(kept)
+    except ValidationError as err:
+        for mistake in err.errors(include_url=False):
+            if mistake["type"] == "extra_forbidden":
+                _drop(kept, mistake["loc"])
+    return Limits.model_validate(kept)
+
+
+def _drop(told: Any, place: tuple[int | str, ...]) -> None:
+    for step in place[:-1]:
+        told = told[step]
+    told.pop(place[-1], None)
 
 
 def lines_of(text: str, model: str) -> tuple[str, str]:
@@ -225,7 +251,3 @@ def lines_of(text: str, model: str) -> tuple[str, str]:
     own, *models = text.split("\n")
     head = f"{model}\t"
     return own, next((one.removeprefix(head) for one in models if one.startswith(head)), "")
-
-
-def _burst(told: Burst | Most | MostMoney) -> int | None:
-    return told.burst if isinstance(told, Burst) else None

@@ -69,7 +69,7 @@ class Gateway:
             timeout_ms=settings.store.timeout_ms,
         )
         self._relay = Relay(first_byte_timeout_s=settings.gateway.first_byte_timeout_s)
-        holds = Holds(self._store, default_rpm=settings.limits.default.requests_per_minute)
+        holds = Holds(self._store, default=settings.limits.default.text())
         audit = self._audit = Audit(self._store, keep_days=settings.audit.keep_days)
         self._identity = identity_of(settings, self._store, secrets, audit, os.environ)
         self._line = Line(self._store, [model.name for model in settings.models])

@@ -6,7 +6,11 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from serve_app.section import ClassName, RateLimits, Section
+from serve_app.allowance import Limits
+from serve_app.section import CallerLimits, ClassName, Section
+
+CARRIED_MAX = 1_024
+"""Characters of limits that a token may carry in a header."""
 
 TenantId = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
 EnvName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}$")]
@@ -23,13 +27,6 @@ class BruteForce(Section):
     """Seconds within which they must come."""
 
 
-class StrangerLimits(RateLimits):
-    """How much somebody may send whom nobody knows."""
-
-    requests_per_minute: int = Field(default=10, ge=0, le=1_000_000)
-    """Requests a minute, refilled evenly; as many may come at once. 0 means never."""
-
-
 class Anonymous(Section):
     """Callers without a credential."""
 
@@ -39,7 +36,8 @@ class Anonymous(Section):
     class_: ClassName = Field(default="anonymous", alias="class")
     """The class in which such a caller waits."""
 
-    limits: StrangerLimits = StrangerLimits()
+    limits: CallerLimits = Limits(requests_per_minute=10)
+    """Limits of such callers, per address; what stands here replaces all of it."""
 
 
 class Claims(Section):
@@ -58,7 +56,7 @@ class Claims(Section):
     """Claim with the models that may be used, none if it is not there; null: all."""
 
     limits: str | None = None
-    """Claim with limits, an object as in a key."""
+    """Claim with limits, an object as in a key; `exempt` is refused."""
 
 
 class Issuer(Section):
@@ -140,7 +138,15 @@ class Visitor(Section):
     class_: ClassName = Field(default="interactive", alias="class")
     """The class in which a visitor waits."""
 
-    limits: StrangerLimits = StrangerLimits()
+    limits: CallerLimits = Limits(requests_per_minute=10)
+    """Limits of a visitor, carried by its token; what stands here replaces all of it."""
+
+    @field_validator("limits")
+    @classmethod
+    def _carried(cls, limits: Limits) -> Limits:
+        if len(limits.text()) > CARRIED_MAX:
+            raise ValueError("are too many to be carried by a token; name fewer models")
+        return limits
 
     @field_validator("siteverify_url")
     @classmethod

@@ -1,9 +1,14 @@
-"""What is wrong with a block of settings, told to whoever wrote it; passwords are not shown."""
+"""What is wrong with a block of settings or a request's body, told to whoever wrote it.
+
+Passwords are not shown.
+"""
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from serve_app.redaction import redacted
 
@@ -13,13 +18,23 @@ def told(root: type[BaseModel], err: ValidationError) -> Iterator[str]:
     for mistake in err.errors(include_url=False):
         where = ".".join(str(step) for step in ("args", *mistake["loc"]))
         if mistake["type"] == "extra_forbidden":
-            known = _names(root, mistake["loc"][:-1])
-            near = difflib.get_close_matches(str(mistake["loc"][-1]), known, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
-            yield f"{where}: unknown setting; {hint}"
+            yield f"{where}: unknown setting; {near(root, mistake['loc'])}"
         else:
-            said = mistake["msg"].removeprefix("Value error, ")
-            yield f"{where}: {said}{_got(where, mistake['input'])}"
+            yield f"{where}: {said(root, mistake)}{_got(where, mistake['input'])}"
+
+
+def said(root: type[BaseModel], mistake: ErrorDetails) -> str:
+    """Return what is wrong with one member of a ``root``, and how to mend it."""
+    if mistake["type"] == "extra_forbidden":
+        return f"is not known; {near(root, mistake['loc'])}"
+    return mistake["msg"].removeprefix("Value error, ")
+
+
+def near(root: type[BaseModel], path: Sequence[int | str]) -> str:
+    """Return which name an unknown one may have meant, or all that would do."""
+    known = _names(root, path[:-1])
+    close = difflib.get_close_matches(str(path[-1]), known, n=1)
+    return f"did you mean {close[0]}?" if close else f"known here: {', '.join(known)}"
 
 
 def _got(where: str, value: object) -> str:
@@ -32,8 +47,8 @@ def _got(where: str, value: object) -> str:
     return "" if hidden else f" (got {text[:80]})"
 
 
-def _names(root: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
-    """Return the settings that exist under ``path``."""
+def _names(root: type[BaseModel], path: Sequence[int | str]) -> list[str]:
+    """Return the members that exist under ``path``."""
     section = root
     for step in path:
         if isinstance(step, str):
@@ -42,12 +57,16 @@ def _names(root: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
 
 
 def section_of(section: type[BaseModel], name: str) -> type[BaseModel]:
-    """Return the block of settings that ``name`` opens in ``section``; itself if it opens none."""
-    kind = next(
-        field.annotation
-        for own, field in section.model_fields.items()
-        if name in (own, field.alias)
-    )
-    inner = getattr(kind, "__args__", ()) or (kind,)
-    found = [one for one in inner if isinstance(one, type) and issubclass(one, BaseModel)]
-    return found[0] if found else section
+    """Return the block that ``name`` opens in ``section``; itself if it opens none."""
+    for own, field in section.model_fields.items():
+        if name in (own, field.alias):
+            return next(_blocks(field.annotation), section)
+    return section
+
+
+def _blocks(kind: Any) -> Iterator[type[BaseModel]]:
+    """Yield the blocks that a type may hold."""
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        yield kind
+    for inner in get_args(kind):
+        yield from _blocks(inner)

@@ -2,7 +2,10 @@
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from serve_app.allowance import Limits
+from serve_app.amount import wrong
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
@@ -17,8 +20,11 @@ class Section(BaseModel):
     )
 
 
-class RateLimits(Section):
-    """How much a caller may send that has no limits of its own."""
+def _of_settings(limits: Limits) -> Limits:
+    if limits.exempt:
+        wrong("exempt", "is for keys and users; {} is no limit at all", True)
+    return limits
 
-    requests_per_minute: int = Field(default=600, ge=0, le=1_000_000)
-    """Requests a minute, refilled evenly; as many may come at once. 0 means never."""
+
+CallerLimits = Annotated[Limits, AfterValidator(_of_settings)]
+"""Limits of whoever has no record that could name any."""

@@ -10,9 +10,10 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from serve_app import allowance
 from serve_app.auth_settings import Auth, Cors
 from serve_app.mistakes import told
-from serve_app.section import ClassName, Fraction, RateLimits, Seconds, Section
+from serve_app.section import CallerLimits, ClassName, Fraction, Seconds, Section
 
 ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}$")]
 
@@ -55,7 +56,9 @@ class Store(Section):
 class Limits(Section):
     """How much."""
 
-    default: RateLimits = RateLimits()
+    default: CallerLimits = allowance.Limits(requests_per_minute=600)
+    """Limits of a caller that names none; what stands here replaces all of it."""
+
     max_body_bytes: int = Field(default=10_485_760, ge=1_024, le=1_073_741_824)
     """Bytes of a request body; more is refused with 413 before it is read."""
 

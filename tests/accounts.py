@@ -28,7 +28,7 @@ class Issued:
 
     caller: Caller
     user: str | None
-    requests_per_minute: int | None
+    limits: str | None
     ttl_s: int
     issued_ms: int
 
@@ -44,12 +44,12 @@ class Tokens:
         caller: Caller,
         *,
         user: str | None = None,
-        requests_per_minute: int | None = None,
+        limits: str | None = None,
         ttl_s: int,
         now_s: float,
     ) -> tuple[str, float]:
         token = f"token-{len(self.issued)}"
-        issued = Issued(caller, user, requests_per_minute, ttl_s, int(now_s * 1_000))
+        issued = Issued(caller, user, limits, ttl_s, int(now_s * 1_000))
         self.issued[token] = issued
         return token, now_s + ttl_s
 

@@ -9,6 +9,7 @@ import yaml
 from pydantic import BaseModel
 
 from serve_app import errors
+from serve_app.allowance import Limits
 from serve_app.ingress import TABLE
 from serve_app.mistakes import section_of
 from serve_app.settings import Settings
@@ -28,7 +29,7 @@ def knobs(section: type[BaseModel], path: str = "") -> Iterator[tuple[str, str, 
     for name, field in section.model_fields.items():
         inner = section_of(section, name)
         where = f"{path}{field.alias or name}"
-        if inner is not section:
+        if inner is not section and not issubclass(inner, Limits):
             many = "[]." if str(field.annotation).startswith("list") else "."
             yield from knobs(inner, where + many)
         else:
@@ -38,6 +39,8 @@ def knobs(section: type[BaseModel], path: str = "") -> Iterator[tuple[str, str, 
 def shown(default: Any) -> str:
     if default is None:
         return "null"
+    if isinstance(default, Limits):
+        return str(default.as_written())
     if isinstance(default, float):
         return f"{default:g}"
     text = str(default)
@@ -48,6 +51,13 @@ def test_the_settings_table_is_the_settings() -> None:
     """Every knob, its default and its sentence, in order."""
     told = [(row[0].strip("`"), row[1].strip("`"), row[2]) for row in rows("setting")]
     assert told == list(knobs(Settings))
+
+
+def test_the_limits_table_is_the_limits() -> None:
+    """Every member of ``limits`` with its sentence, in order."""
+    told = [(row[0].strip("`"), row[1]) for row in rows("limit")]
+    members = Limits.model_fields.items()
+    assert told == [(name, field.description) for name, field in members]
 
 
 def leaves(error: type[errors.GateError]) -> Iterator[type[errors.GateError]]:

@@ -91,7 +91,7 @@ class Authenticator:
             user=verified.user,
             token_id=verified.token_id,
             token_expires_s=verified.expires_s,
-            requests_per_minute=verified.requests_per_minute,
+            limits=verified.limits,
             tenant_must_exist=caller.tenant != DEFAULT_TENANT,
         )
 
@@ -122,5 +122,5 @@ def _anonymous(settings: Anonymous, address: str) -> Credential:
         caller.key_id,
         f"anonymous-{subject(address)}",
         vouched=caller,
-        requests_per_minute=settings.limits.requests_per_minute,
+        limits=settings.limits.text(),
     )

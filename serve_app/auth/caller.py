@@ -53,6 +53,8 @@ class Caller:
         max_class: the highest class it may wait in; None for its tenant's.
         weight: its share of its tenant's turn; None for 1.
         expires_ms: when it ends, ms since the epoch; 0 for never.
+        over_limit_waits: whether a request beyond a limit waits for it, if it may, or is refused.
+        exempt: whether no limit binds it, its tenant's neither.
     """
 
     tenant: str
@@ -66,6 +68,8 @@ class Caller:
     max_class: str | None = None
     weight: float | None = None
     expires_ms: int = 0
+    over_limit_waits: bool = False
+    exempt: bool = False
 
     def must(self, permission: str) -> None:
         """Return if the caller holds ``permission``.
@@ -124,6 +128,7 @@ class Caller:
             and (self.endpoints is None or other.endpoints is not None)
             and _networks_cover(self.networks, other.networks)
             and (self.operator or not other.operator)
+            and (self.operator or self.exempt or not other.exempt)
             and (not self.expires_ms or 0 < other.expires_ms <= self.expires_ms)
         )
         if not narrower:

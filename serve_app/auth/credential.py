@@ -91,7 +91,7 @@ class Credential:
         user: the user's name, if its record decides.
         token_id: names the mark that the token was revoked; empty if it is none.
         token_expires_s: when the token ends, s since the epoch; 0 if it is none.
-        requests_per_minute: the caller's limit if no record names one; None for the gate's.
+        limits: the caller's, as steps read them, if no record names any; None for the gate's.
         tenant_must_exist: whether a tenant without a record is a refusal.
     """
 
@@ -105,7 +105,7 @@ class Credential:
     user: str | None = None
     token_id: str = ""
     token_expires_s: int = 0
-    requests_per_minute: int | None = None
+    limits: str | None = None
     tenant_must_exist: bool = False
 
 

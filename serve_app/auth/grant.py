@@ -9,15 +9,16 @@ from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, field_validator
 
+from serve_app.allowance import Limits
 from serve_app.auth.caller import PERMISSIONS, Caller, lies_in
 from serve_app.errors import AddressForbidden, Forbidden, InvalidRequest
 
 DAY_MS = 86_400_000
-MAX_RPM = 1_000_000
 MAX_METADATA_BYTES = 4_096
 DEFAULT_CLASS = "standard"
 
 Text = Annotated[str, Field(max_length=128)]
+OverLimit = Literal["refuse", "wait"]
 Metadata = dict[str, str | StrictInt | float | StrictBool | None]
 
 
@@ -25,28 +26,6 @@ class Strict(BaseModel):
     """A request's body: unknown members and wrong types are refused."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
-
-
-class Burst(Strict):
-    """A limit with a burst of its own."""
-
-    limit: StrictInt = Field(ge=0, le=MAX_RPM)
-    burst: StrictInt = Field(ge=1, le=MAX_RPM)
-
-
-class Limits(Strict):
-    """How much may be used."""
-
-    requests_per_minute: Annotated[StrictInt, Field(ge=0, le=MAX_RPM)] | Burst | None = Field(
-        default=None, examples=[60]
-    )
-
-    def rpm_and_burst(self) -> tuple[int, int]:
-        """Return requests a minute and at once; -1 and -1 if neither is given."""
-        rpm = self.requests_per_minute
-        if rpm is None:
-            return -1, -1
-        return (rpm.limit, rpm.burst) if isinstance(rpm, Burst) else (rpm, rpm)
 
 
 def small(metadata: dict[str, Any] | None) -> dict[str, Any] | None:
@@ -78,7 +57,7 @@ class Grant(Share):
     permissions: list[Text] | None = Field(default=None, max_length=64)
     models: list[Text] | None = Field(default=None, max_length=256)
     endpoints: list[Text] | None = Field(default=None, max_length=64)
-    over_limit: Literal["refuse"] | None = None
+    over_limit: OverLimit | None = None
     expires_in_days: Annotated[float, Field(gt=0, le=36_500)] | None = None
     allowed_addresses: list[Text] | None = Field(
         default=None, max_length=256, examples=[["10.0.0.0/8"]]
@@ -190,7 +169,7 @@ def must_be_givable(grant: Grant, by: Caller, known: Known) -> None:
 
     Raises:
         InvalidRequest: it names an endpoint that does not exist.
-        Forbidden: it gives more than ``by`` has.
+        Forbidden: it gives more than ``by`` has, or exempts from limits.
     """
     for permission in grant.permissions or ():
         by.must(permission)
@@ -204,6 +183,17 @@ def must_be_givable(grant: Grant, by: Caller, known: Known) -> None:
             )
         by.must_reach(endpoint)
     must_be_within(grant.allowed_addresses, by)
+    must_be_limitable(grant.limits, by)
+
+
+def must_be_limitable(limits: Limits | None, by: Caller) -> None:
+    """Return if ``by`` may give ``limits``; they may be wider than its own, its tenant's bind all.
+
+    Raises:
+        Forbidden: they bind nobody, and ``by`` is no operator.
+    """
+    if limits is not None and limits.exempt and not by.operator:
+        raise Forbidden("Only the platform's operators exempt from limits.", param="limits")
 
 
 def must_be_within(cidrs: Iterable[str] | None, by: Caller) -> None:

@@ -5,10 +5,12 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from serve_app.allowance import Limits, text_of
+from serve_app.amount import wrong
 from serve_app.auth.caller import DEFAULT_TENANT, Caller
-from serve_app.auth.grant import Known, Limits, Share, must_be_classes
+from serve_app.auth.grant import Known, Share, must_be_classes
 from serve_app.auth.keys.key import TENANT
 from serve_app.auth.record import Record
 from serve_app.errors import AlreadyExists, Forbidden, InUse, NoSuchTenant
@@ -18,14 +20,25 @@ TRIES = 8
 TENANTS_KEPT = 10_000
 
 
-class TenantRequest(Share):
+class _Tenantly(Share):
+    """What both a new tenant and a change may name."""
+
+    @field_validator("limits")
+    @classmethod
+    def _not_exempt(cls, limits: Limits | None) -> Limits | None:
+        if limits is not None and limits.exempt:
+            wrong("exempt", "is for keys and users; a tenant without limits has none", True)
+        return limits
+
+
+class TenantRequest(_Tenantly):
     """The body of ``POST /v1/tenants``."""
 
     id: str = Field(pattern=rf"^{TENANT}$", examples=["acme"])
     name: str = Field(default="", max_length=128)
 
 
-class TenantChange(Share):
+class TenantChange(_Tenantly):
     """The body of ``PATCH /v1/tenants/{id}``: what is named is replaced, null resets it."""
 
     name: str = Field(default="", max_length=128)
@@ -127,9 +140,8 @@ class Tenants:
         raise InUse("Others are changing this tenant; try again.")
 
     async def _put(self, was: str, record: TenantRecord) -> bool:
-        rpm, burst = Limits.model_validate(record.limits).rpm_and_burst()
-        names = [keys.tenant_record(record.id)]
-        return bool(await self._store.run("tenant_put", names, [was, record.to_json(), rpm, burst]))
+        names, limits = [keys.tenant_record(record.id)], text_of(record.limits)
+        return bool(await self._store.run("tenant_put", names, [was, record.to_json(), limits]))
 
     async def remove(self, tenant: str, *, by: Caller) -> None:
         """Remove a tenant that owns no keys and no users.
@@ -181,7 +193,7 @@ def _with(
         "class_": asked.class_,
         "max_class": asked.max_class,
         "weight": asked.weight,
-        "limits": asked.limits.model_dump(exclude_none=True) if asked.limits else {},
+        "limits": asked.limits.as_written() if asked.limits else {},
         "metadata": asked.metadata or {},
     }
     named = {name: value for name, value in new.items() if name in given}

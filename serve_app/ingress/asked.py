@@ -9,6 +9,7 @@ from serve_app.auth import PAGE_MAX, Caller
 from serve_app.errors import Forbidden, InvalidRequest, UnknownTenant
 from serve_app.ingress.exchange import Exchange
 from serve_app.ingress.gate import Gate
+from serve_app.mistakes import said
 
 NO_STORE = {"cache-control": "no-store"}
 PAGE = 100
@@ -28,7 +29,7 @@ async def body_as(kind: type[Model], exchange: Exchange, max_bytes: int = MAX_AD
     try:
         return kind.model_validate_json(raw)
     except ValidationError as err:
-        raise _mistake(err, fields) from None
+        raise _mistake(kind, err, fields) from None
 
 
 async def tenant_asked(gate: Gate, exchange: Exchange, caller: Caller) -> str:
@@ -67,8 +68,8 @@ def page_asked(exchange: Exchange) -> tuple[str, int]:
 async def reply_page(exchange: Exchange, shown: list[dict[str, Any]], following: str) -> None:
     """Answer with a page of a list."""
     more = bool(following)
-    said = {"object": "list", "data": shown, "has_more": more, "after": following or None}
-    await exchange.reply(200, said, NO_STORE)
+    page = {"object": "list", "data": shown, "has_more": more, "after": following or None}
+    await exchange.reply(200, page, NO_STORE)
 
 
 def number(text: str, name: str, *, low: int, high: int) -> int:
@@ -97,7 +98,7 @@ def _written(loc: tuple[int | str, ...], fields: Any, *, missing: bool) -> Itera
             fields = fields[step] if step < len(fields) else None
 
 
-def _mistake(err: ValidationError, fields: dict[str, Any]) -> InvalidRequest:
+def _mistake(kind: type[BaseModel], err: ValidationError, fields: dict[str, Any]) -> InvalidRequest:
     """Return the first mistake in a body, with the path of its field as the client wrote it.
 
     Of several ways in which a value may be written, the one that was nearly followed.
@@ -107,5 +108,5 @@ def _mistake(err: ValidationError, fields: dict[str, Any]) -> InvalidRequest:
     first = max(alike, key=lambda one: len(one["loc"]))
     steps = _written(first["loc"], fields, missing=first["type"] == "missing")
     path = ".".join(steps) or "body"
-    said = first["msg"].removeprefix("Value error, ")
-    return InvalidRequest(f"'{path}': {said}.", param=path)
+    end = "." if (told := said(kind, first))[-1].isalnum() else ""
+    return InvalidRequest(f"'{path}': {told}{end}", param=path)

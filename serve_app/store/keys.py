@@ -10,10 +10,10 @@
 | ``sg:{a}:attempts`` | hash | an address's wrong credentials, rounds and block | with its suspect |
 | ``sg:{a}:suspects`` | zset | failed, not blocked lately; last change, us | after ``ttl_seconds`` |
 | ``sg:{a}:blocked`` | zset | blocked now or lately; last change, us | after 25 h, or success |
-| ``sg:{t:T}:tenant`` | hash | a tenant's attributes and limit | on delete |
-| ``sg:{t:T}:key:K`` | hash | a key's SHA-256s, attributes, limit, expiry, last use | on revoke |
+| ``sg:{t:T}:tenant`` | hash | a tenant's attributes and limits | on delete |
+| ``sg:{t:T}:key:K`` | hash | a key's SHA-256s, attributes, limits, expiry, last use | on revoke |
 | ``sg:{t:T}:keys`` | zset | the tenant's key ids by time made, us | on revoke |
-| ``sg:{t:T}:user:N`` | hash | a user's password hash, attributes, earliest token | on delete |
+| ``sg:{t:T}:user:N`` | hash | a user's password hash, attributes, limits, sessions | on delete |
 | ``sg:{t:T}:users`` | zset | the tenant's user names by time made, us | on delete |
 | ``sg:{t:T}:revoked:J`` | string | token J was revoked | when the token has expired |
 | ``sg:{t:T}:spent:K`` | hash | what a caller used of each limit | when all is there again |

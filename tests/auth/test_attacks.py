@@ -36,6 +36,7 @@ FILE, SHARED = "https://file.example", "https://shared.example"
 SECRET = "a secret of 32 bytes or a few more"
 KEY = private_key("RSA", 7)
 RS256 = signer("RS256", KEY)
+LIMITS = ["requests_per_minute", "cost_per_day", "models", "shadow", "exempt", "colour"]
 SESSIONS = Sessions(new_secret())
 Judge = Callable[[str], Verified]
 
@@ -437,7 +438,7 @@ def test_a_mutated_token_is_refused(judge: Judge, at: int, by: str, less: int) -
         st.sampled_from(["exp", "nbf", "iat", "aud", "sub", "jti", "scope", "tenant", "models"]),
         JSON | ODD,
     ),
-    limits=JSON | st.dictionaries(st.just("requests_per_minute"), JSON | ODD),
+    limits=JSON | st.dictionaries(st.sampled_from(LIMITS), JSON | ODD),
 )
 def test_any_well_signed_claims(
     judge: Judge, header: dict[str, Any], changes: dict[str, Any], limits: Any

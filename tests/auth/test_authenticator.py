@@ -98,10 +98,10 @@ async def test_a_session_is_judged_by_its_users_record() -> None:
 async def test_a_visitors_token_says_all() -> None:
     """Nobody keeps a record of a visitor; its token carries class and limit."""
     caller = Caller("default", "visitor-1", CALLER_PERMISSIONS, class_="interactive")
-    text, _ = SESSIONS.issue(caller, requests_per_minute=7, ttl_s=60, now_s=NOW_S)
+    text, _ = SESSIONS.issue(caller, limits="r 7 7 0", ttl_s=60, now_s=NOW_S)
     found = await credential(knowing(), text)
     assert found.kind is Kind.VOUCHED
-    assert found.requests_per_minute == 7
+    assert found.limits == "r 7 7 0"
     assert found.vouched is not None
     assert found.vouched.class_ == "interactive"
 
@@ -119,7 +119,7 @@ async def test_a_stranger_has_the_limit_of_its_address(address: str, bucket: str
     served = knowing(anonymous={"enabled": True, "limits": {"requests_per_minute": 3}})
     found = await credential(served, None, address)
     assert found.bucket.startswith(bucket)
-    assert (found.key_id, found.requests_per_minute, found.how) == ("anonymous", 3, How.NONE)
+    assert (found.key_id, found.limits, found.how) == ("anonymous", "r 3 3 0", How.NONE)
     assert found.vouched is not None
     assert found.vouched.permissions == CALLER_PERMISSIONS
     assert (found.vouched.class_, found.vouched.max_class) == ("anonymous", "anonymous")

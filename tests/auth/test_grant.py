@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from serve_app.auth import PERMISSIONS, Caller, Known, class_of
 from serve_app.auth.caller import Network
-from serve_app.auth.grant import Grant, Limits, must_be_classes, must_be_givable, must_cover
+from serve_app.auth.grant import Grant, must_be_classes, must_be_givable, must_cover
 from serve_app.auth.keys.key_record import (
     KeyChange,
     KeyRecord,
@@ -197,19 +197,6 @@ def test_a_wrong_member_is_named(body, where: str) -> None:
     with pytest.raises(ValidationError) as told:
         KeyRequest.model_validate(body)
     assert told.value.errors()[0]["loc"][0] == where
-
-
-@pytest.mark.parametrize(
-    ("limits", "rpm", "burst"),
-    [
-        ({}, -1, -1),
-        ({"requests_per_minute": 3}, 3, 3),
-        ({"requests_per_minute": {"limit": 60, "burst": 2}}, 60, 2),
-    ],
-)
-def test_limits(limits, rpm: int, burst: int) -> None:
-    """A number is its own burst; nothing is the gate's default."""
-    assert Limits.model_validate(limits).rpm_and_burst() == (rpm, burst)
 
 
 def test_a_record_of_a_newer_gateway_is_read() -> None:

@@ -68,11 +68,11 @@ async def test_a_session_knows_its_millisecond() -> None:
 )
 async def test_a_visitors_session_is_all_there_is(caller: Caller) -> None:
     """No record knows a visitor: tenant, permissions, class and limits come back as they were."""
-    text, expires_s = SESSIONS.issue(caller, ttl_s=60, now_s=NOW_S, requests_per_minute=3)
+    text, expires_s = SESSIONS.issue(caller, ttl_s=60, now_s=NOW_S, limits="r 3 3 0")
     found = await gate().verify(text, now_s=NOW_S)
     wanted = {name: getattr(caller, name) for name in Caller.__slots__}
     assert found.caller == Caller(**wanted | {"expires_ms": expires_s * 1_000})
-    assert found.requests_per_minute == 3
+    assert found.limits == "r 3 3 0"
     assert found.user is None
 
 

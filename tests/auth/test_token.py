@@ -290,7 +290,7 @@ def test_without_mapped_claims_the_issuer_decides() -> None:
     found = described({"permissions": ["manage_users"], "tenant": "x"})
     caller = found.caller
     assert (caller.tenant, caller.permissions, caller.models) == ("acme", CALLER_PERMISSIONS, None)
-    assert (caller.class_, caller.max_class, found.requests_per_minute) == (None, None, None)
+    assert (caller.class_, caller.max_class, found.limits) == (None, None, None)
     assert found.expires_s == int(NOW_S + 300)
     assert caller.expires_ms == 0, "the token ends, not the right of who shows it"
     assert found.issued_ms == int(NOW_S) * 1_000
@@ -360,10 +360,26 @@ def test_permissions_come_as_words_or_list(told: Any, found: set[str]) -> None:
         pytest.param("models", ["m", "n"], {"m", "n"}, id="models"),
         pytest.param("models", "m n", {"m", "n"}, id="models in words"),
         pytest.param("models", None, set(), id="no models"),
-        pytest.param("limits", {"requests_per_minute": 7}, 7, id="a limit"),
-        pytest.param("limits", {"requests_per_minute": 0}, 0, id="never"),
-        pytest.param("limits", {"requests_per_minute": {"limit": 9, "burst": 2}}, 9, id="a burst"),
-        pytest.param("limits", {"tokens_per_minute": 7}, None, id="another limit"),
+        pytest.param("limits", {"requests_per_minute": 7}, "r 7 7 0", id="a limit"),
+        pytest.param("limits", {"requests_per_minute": 0}, "r 0 0 0", id="never"),
+        pytest.param("limits", {"tokens_per_day": {"limit": 9}}, "T 9 9 0", id="written out"),
+        pytest.param(
+            "limits",
+            {"requests_per_minute": {"limit": 9, "burst": 2, "colour": 1}, "colour": {"limit": -1}},
+            "r 9 2 0",
+            id="words that are not ours",
+        ),
+        pytest.param(
+            "limits",
+            {
+                "models": {"m": {"concurrency": 2, "hue": 1}},
+                "shadow": {"cost_per_day": 1, "hue": 1},
+            },
+            "D 1000000000 1000000000 1\nm\tc 2 2 0",
+            id="of a model, and in the shadow",
+        ),
+        pytest.param("limits", {"exempt": False}, None, id="not exempt"),
+        pytest.param("limits", {"colour": 7}, None, id="no limit of ours"),
         pytest.param("limits", None, None, id="no limits"),
     ],
 )
@@ -375,7 +391,7 @@ def test_a_mapped_claim_gives(mapped: str, told: Any, gives: Any) -> None:
         "tenant": caller.tenant,
         "class": caller.class_,
         "models": caller.models,
-        "limits": found.requests_per_minute,
+        "limits": found.limits,
     }[mapped] == gives
 
 
@@ -405,6 +421,13 @@ def test_a_mapped_claim_gives(mapped: str, told: Any, gives: Any) -> None:
         pytest.param("limits", {"requests_per_minute": -1}, id="limit below nothing"),
         pytest.param("limits", {"requests_per_minute": 10**30}, id="limit without end"),
         pytest.param("limits", {"requests_per_minute": {"limit": []}}, id="limit a list"),
+        pytest.param("limits", {"requests_per_minute": 1.5}, id="half a request"),
+        pytest.param("limits", {"tokens_per_day": {"limit": 9, "burst": 2}}, id="burst of a day"),
+        pytest.param("limits", {"models": ["m"]}, id="limits of a list of models"),
+        pytest.param("limits", {"models": {"m": {"concurrency": "x"}}}, id="a model's wrong limit"),
+        pytest.param("limits", {"exempt": True}, id="exempt by token"),
+        pytest.param("limits", {"exempt": True, "colour": 1}, id="exempt by token, and more"),
+        pytest.param("limits", {"requests_per_minute": -1, "colour": 1}, id="wrong among unknown"),
     ],
 )
 def test_a_claim_of_a_wrong_kind(mapped: str, told: Any) -> None:

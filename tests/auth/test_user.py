@@ -292,17 +292,17 @@ def test_a_newer_gateways_record_is_read() -> None:
 
 
 @pytest.mark.parametrize(
-    ("limits", "rate"),
+    ("limits", "text", "exempt"),
     [
-        ({}, (-1, -1)),
-        ({"requests_per_minute": 7}, (7, 7)),
-        ({"requests_per_minute": 0}, (0, 0)),
-        ({"requests_per_minute": {"limit": 60, "burst": 5}}, (60, 5)),
+        ({}, "", False),
+        ({"requests_per_minute": 7, "cost_per_day": 0.5}, "r 7 7 0 D 500000000 500000000 0", False),
+        ({"exempt": True}, "x 0 0 0", True),
     ],
 )
-def test_a_users_own_rate(limits: dict[str, Any], rate: tuple[int, int]) -> None:
-    """Its limit and burst, or the gate's default."""
-    assert replace(EVE, limits=limits).rpm_and_burst() == rate
+def test_a_users_own_limits(limits: dict[str, Any], text: str, exempt: bool) -> None:
+    """Its own as steps read them, or the gate's default."""
+    eve = replace(EVE, limits=limits)
+    assert (eve.limits_text(), eve.caller().exempt) == (text, exempt)
 
 
 def test_what_is_shown_and_what_is_logged() -> None:

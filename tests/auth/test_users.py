@@ -44,7 +44,7 @@ from tests.accounts import (
 
 NEW_PASSWORD = "battery staple horse"
 LOSSY_MS = 2147486425857
-HELD = ("attributes", "disabled", "not_before_ms", "rpm", "burst")
+HELD = ("attributes", "disabled", "not_before_ms", "limits")
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def tokens() -> Tokens:
 async def users(store: Store, passwords: Passwords, tokens: Tokens) -> Users:
     """The users of a store with the tenants acme and other."""
     for tenant in ("acme", "other"):
-        await store.run("tenant_put", [keys.tenant_record(tenant)], ["", "{}", -1, -1])
+        await store.run("tenant_put", [keys.tenant_record(tenant)], ["", "{}", ""])
     return users_on(store, passwords, tokens)
 
 
@@ -114,27 +114,27 @@ async def test_a_users_life(users: Users, tokens: Tokens) -> None:
 async def test_what_the_hold_reads(users: Users, server: "redis.Redis") -> None:
     """A record has the fields that admit its sessions, as they are now."""
 
-    def held(tenant: str) -> tuple[Caller, str, int, str | None, str | None]:
+    def held(tenant: str) -> tuple[Caller, str, int, str | None]:
         record = keys.user_record(tenant, "ada")
-        attributes, disabled, not_before_ms, rpm, burst = server.hmget(record, HELD)
-        return identify_user(attributes), disabled, int(not_before_ms), rpm, burst
+        attributes, disabled, not_before_ms, limits = server.hmget(record, HELD)
+        return identify_user(attributes), disabled, int(not_before_ms), limits
 
     seconds, us = server.time()
     made = await users.create(asked("ada"), by=ACME)
-    caller, disabled, not_before_ms, rpm, burst = held("acme")
+    caller, disabled, not_before_ms, told = held("acme")
     assert caller == made.caller()
-    assert (disabled, rpm, burst) == ("0", None, None)
+    assert (disabled, told) == ("0", None)
     assert 0 <= not_before_ms - (seconds * 1_000 + us // 1_000) < 5_000
     limits = {"requests_per_minute": {"limit": 60, "burst": 5}}
     await users.update("ada", change(role="viewer", limits=limits, disabled=True), by=ACME)
-    caller, disabled, later_ms, rpm, burst = held("acme")
+    caller, disabled, later_ms, told = held("acme")
     assert caller == replace(made, role="viewer").caller()
-    assert (disabled, rpm, burst) == ("1", "60", "5")
+    assert (disabled, told) == ("1", "r 60 5 0")
     assert later_ms > not_before_ms
     await users.update("ada", change(limits={"requests_per_minute": 7}, disabled=False), by=ACME)
-    assert held("acme")[1:] == ("0", later_ms, "7", "7")
+    assert held("acme")[1:] == ("0", later_ms, "r 7 7 0")
     await users.update("ada", change(limits={}), by=ACME)
-    assert held("acme")[1:] == ("0", later_ms, None, None)
+    assert held("acme")[1:] == ("0", later_ms, None)
     await users.remove("ada", by=ACME)
     assert not server.exists(keys.user_record("acme", "ada"))
 
@@ -401,7 +401,7 @@ async def test_an_admins_new_password_is_not_undone(users: Users, store: Store) 
 
 async def test_a_name_is_won_once(store: Store, passwords: Passwords, server: Any) -> None:
     """Of many creates of one name at once, in whatever tenants, exactly one wins, every time."""
-    await store.run("tenant_put", [keys.tenant_record("acme")], ["", "{}", -1, -1])
+    await store.run("tenant_put", [keys.tenant_record("acme")], ["", "{}", ""])
     users = users_on(store, passwords)
     for round_ in range(10):
         name = f"user-{round_}"
@@ -479,28 +479,28 @@ async def test_steps_that_are_sent_twice_happen_once(store: Store, server: Any) 
     assert claims[0][0] == 1
     claim = claims[0][1]
     claimed_us = int(claim.split()[1])
-    put: list[Any] = ["ada", "id1", "hash", "{}", 0, -1, -1, "r1"]
+    put: list[Any] = ["ada", "id1", "hash", "{}", 0, "", "r1"]
     assert await store.run("user_put", names, [*put, claimed_us - 2_000, 1_000, 0]) == -1
     assert await store.run("user_put", names, [*put, claimed_us, LEASE_US, 1]) == -2
     assert not server.exists(record)
     for _ in range(2):
         assert await store.run("user_put", names, [*put, claimed_us, LEASE_US, 0]) == 1
     assert await store.run("user_put", names, [*put, claimed_us, LEASE_US, 1]) == 1
-    other = ["ada", "id2", "hash", "{}", 0, -1, -1, "r1"]
+    other = ["ada", "id2", "hash", "{}", 0, "", "r1"]
     assert await store.run("user_put", names, [*other, claimed_us, LEASE_US, 0]) == 0
     assert server.zcard(index) == 1
     changed = [
-        await store.run("user_change", [record], ["r1", "r2", "{}", 0, -1, -1, "new", 1])
+        await store.run("user_change", [record], ["r1", "r2", "{}", 0, "", "new", 1])
         for _ in range(2)
     ]
     assert changed[0] == changed[1]
     changed_ms, not_before_ms = changed[0]
     assert not_before_ms == changed_ms + 1  # a session of this very ms may be of the old password
-    assert await store.run("user_change", [record], ["r1", "r3", "{}", 0, -1, -1, "", 0]) == [0, 0]
+    assert await store.run("user_change", [record], ["r1", "r3", "{}", 0, "", "", 0]) == [0, 0]
     assert await store.run("user_drop", [record, index], ["ada", "r1"]) == 0
     for _ in range(2):
         assert await store.run("user_drop", [record, index], ["ada", "r2"]) == 1
-    assert await store.run("user_change", [record], ["r2", "r3", "{}", 0, -1, -1, "", 0]) == [-1, 0]
+    assert await store.run("user_change", [record], ["r2", "r3", "{}", 0, "", "", 0]) == [-1, 0]
     assert await store.run("user_release", [keys.USERNAMES], ["ada", claim + "x"]) == 0
     assert [
         await store.run("user_release", [keys.USERNAMES], ["ada", claim]) for _ in range(2)

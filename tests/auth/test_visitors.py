@@ -8,10 +8,11 @@ from urllib.parse import parse_qs
 
 import pytest
 
+from serve_app.allowance import Limits
 from serve_app.auth import Caller
 from serve_app.auth.caller import CALLER_PERMISSIONS
 from serve_app.auth.users.visitors import AT_ONCE, MAX_ANSWER_BYTES, VisitorRequest, Visitors
-from serve_app.auth_settings import StrangerLimits, Visitor
+from serve_app.auth_settings import Visitor
 from serve_app.errors import GateError, InvalidLogin, NoSuchRoute, RateLimited, UpstreamFailed
 from serve_app.ports import free_port
 from tests.accounts import Tokens
@@ -48,9 +49,7 @@ async def never_ends(writer: asyncio.StreamWriter) -> None:
 
 @contextlib.asynccontextmanager
 async def visitors_at(url: str | None, tokens: Tokens | None = None) -> AsyncIterator[Visitors]:
-    settings = Visitor(
-        siteverify_url=url, token_ttl_s=60, limits=StrangerLimits(requests_per_minute=3)
-    )
+    settings = Visitor(siteverify_url=url, token_ttl_s=60, limits=Limits(requests_per_minute=3))
     made = Visitors(settings, secret=SECRET, sessions=tokens or Tokens(), answer_s=0.4)
     try:
         yield made
@@ -86,7 +85,7 @@ async def test_what_a_visitor_is() -> None:
         "default", one.key_id, CALLER_PERMISSIONS, class_="interactive", max_class="interactive"
     )
     issued = tokens.issued[session.token]
-    assert (issued.caller, issued.user, issued.requests_per_minute) == (one, None, 3)
+    assert (issued.caller, issued.user, issued.limits) == (one, None, "r 3 3 0")
     assert (issued.ttl_s, issued.issued_ms, session.ends_s) == (60, 1_000_500, 1_060.5)
 
 

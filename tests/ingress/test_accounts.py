@@ -132,7 +132,7 @@ SESSION = Credential(
 
 @pytest.fixture
 async def gate(store: Store) -> AsyncIterator[SmallGate]:
-    await store.run("tenant_put", [keys.tenant_record("acme")], ["", '{"id": "acme"}', -1, -1])
+    await store.run("tenant_put", [keys.tenant_record("acme")], ["", '{"id": "acme"}', ""])
     passwords = Passwords(threads=1, max_waiting=16, hasher=QUICK)
     visitors = Visitors(Visitor(), secret=None, sessions=Tokens())
     yield SmallGate(users_on(store, passwords), visitors, tenants=Tenants(store, Known(())))

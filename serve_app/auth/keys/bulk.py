@@ -14,17 +14,25 @@ from itertools import islice
 
 from pydantic import Field, ValidationError, field_validator
 
+from serve_app.allowance import Limits
 from serve_app.auth.caller import DEFAULT_TENANT, PERMISSIONS
-from serve_app.auth.grant import Known, Limits, Strict, must_be_classes
+from serve_app.auth.grant import Known, Strict, must_be_classes
 from serve_app.auth.keys.key import TENANT
 from serve_app.auth.keys.key_record import KeyRecord
 from serve_app.auth.keys.keys import put
 from serve_app.errors import InvalidRequest
+from serve_app.mistakes import said
 from serve_app.store import Store, keys
 
 BATCH = 1_000
 WRITTEN, TAKEN, NO_TENANT = "written", "taken", "no tenant"
 _SAID = {1: WRITTEN, 0: TAKEN, -1: NO_TENANT}
+
+
+class _Limited(Strict):
+    """What a key's limits are checked by, so that a mistake in them names its place."""
+
+    limits: Limits
 
 
 class KeyLine(Strict):
@@ -42,7 +50,7 @@ class KeyLine(Strict):
             raise ValueError(f"'{key.id[:64]}' is no key id: it has 12 letters and digits")
         if unknown := sorted(set(key.permissions) - PERMISSIONS):
             raise ValueError(f"unknown permissions: {', '.join(unknown)}")
-        Limits.model_validate(key.limits)
+        _Limited.model_validate({"limits": key.limits})
         key.caller()  # its addresses are networks
         return key
 
@@ -62,7 +70,7 @@ async def import_keys(
     told: Counter[str] = Counter()
     for batch in _batches(_read(lines, Known(classes))):
         calls = [put(one.key, one.sha256, made_us=one.key.created_ms * 1_000) for one in batch]
-        told.update(_SAID[said] for said in await store.run_many("key_put", calls))
+        told.update(_SAID[done] for done in await store.run_many("key_put", calls))
     return told
 
 
@@ -77,10 +85,16 @@ def _read(lines: Iterable[str], known: Known) -> Iterator[KeyLine]:
             except InvalidRequest as err:
                 raise InvalidRequest(f"line {number}: key.{err.param}: {err}") from None
             except ValidationError as err:
-                first = err.errors(include_url=False, include_input=False)[0]
-                where = ".".join(str(step) for step in first["loc"]) or "line"
-                said = first["msg"].removeprefix("Value error, ")
-                raise InvalidRequest(f"line {number}: {where}: {said}") from None
+                raise InvalidRequest(f"line {number}: {_told(err)}") from None
+
+
+def _told(err: ValidationError) -> str:
+    """Return the first mistake in a line: where it stands, and what it is."""
+    first = err.errors(include_url=False, include_input=False)[0]
+    where = ".".join(str(step) for step in first["loc"]) or "line"
+    if first["loc"][:2] == ("key", "limits"):
+        return f"{where}: {said(_Limited, {**first, 'loc': first['loc'][1:]})}"
+    return f"{where}: {said(KeyLine, first)}"
 
 
 def _batches(found: Iterator[KeyLine]) -> Iterator[list[KeyLine]]:

@@ -8,8 +8,9 @@ from typing import Any
 
 from pydantic import Field, StrictBool
 
+from serve_app.allowance import text_of
 from serve_app.auth.caller import CALLER_PERMISSIONS, Caller
-from serve_app.auth.grant import DAY_MS, Grant, Limits, Strict, rfc3339
+from serve_app.auth.grant import DAY_MS, Grant, OverLimit, Strict, rfc3339
 from serve_app.auth.keys.key import TENANT
 from serve_app.auth.record import Record
 from serve_app.errors import Forbidden, InvalidKey
@@ -57,6 +58,7 @@ class KeyRecord(Record):
     weight: float | None = None
     allowed_addresses: list[str] | None = None
     changed_ms: int = 0
+    over_limit: OverLimit = "refuse"
 
     def public(self, used_ms: int = 0) -> dict[str, Any]:
         """Return the record as the admin API shows it, with when it was last used."""
@@ -79,11 +81,13 @@ class KeyRecord(Record):
             max_class=self.max_class,
             weight=self.weight,
             expires_ms=self.expires_ms,
+            over_limit_waits=self.over_limit == "wait",
+            exempt=bool(self.limits.get("exempt")),
         )
 
-    def rpm_and_burst(self) -> tuple[int, int]:
-        """Return requests a minute and at once; -1 and -1 for the gate's default."""
-        return Limits.model_validate(self.limits).rpm_and_burst()
+    def limits_text(self) -> str:
+        """Return its limits as steps read them; empty for the gate's default."""
+        return text_of(self.limits)
 
 
 @lru_cache(CALLERS_KEPT)
@@ -127,7 +131,7 @@ def changed_record(
     """Return ``record`` with the members ``given`` in ``change``.
 
     Null is what ``by`` has itself: permissions of a caller, models, endpoints, addresses, end and
-    highest class; of class, weight, limits and metadata, the default.
+    highest class; of class, weight, limits, ``over_limit`` and metadata, the default.
 
     Raises:
         Forbidden: it would outlive ``by``.
@@ -146,7 +150,8 @@ def changed_record(
         "models": _or(change.models, _listed(by.models)),
         "endpoints": _or(change.endpoints, _listed(by.endpoints)),
         "allowed_addresses": _or(change.allowed_addresses, _cidrs(by)),
-        "limits": change.limits.model_dump(exclude_none=True) if change.limits else {},
+        "limits": change.limits.as_written() if change.limits else {},
+        "over_limit": change.over_limit or "refuse",
         "expires_ms": expires_ms,
         "class_": change.class_,
         "max_class": change.max_class or by.max_class,

@@ -34,7 +34,7 @@ class Keys:
         Raises:
             UnknownTenant: the tenant does not exist, or ``by`` may not act for it.
             InvalidRequest: there is no such class or endpoint.
-            Forbidden: ``by`` would give what it does not hold itself.
+            Forbidden: ``by`` would give what it does not hold itself, or exempt from limits.
             StoreUnavailable: the key may have been written, but nobody knows its text.
         """
         tenant = request.tenant or by.tenant
@@ -92,11 +92,10 @@ class Keys:
             was, _, attributes = await self._found(tenant, key_id, by)
             must_cover(by, was.caller(), self._known)
             record = changed_record(was, change, change.model_fields_set, by, _now_ms())
-            rpm, burst = record.rpm_and_burst()
             done = await self._store.run(
                 "key_change",
                 [keys.key_record(tenant, key_id)],
-                [attributes, record.to_json(), record.expires_ms, rpm, burst],
+                [attributes, record.to_json(), record.expires_ms, record.limits_text()],
             )
             if done > 0:
                 return was, record
@@ -167,17 +166,15 @@ def put(
 ) -> tuple[list[str], list[str | int | float]]:
     """Return the keys and arguments of the step that writes ``record``."""
     tenant = record.tenant
-    rpm, burst = record.rpm_and_burst()
     names = [
         keys.key_record(tenant, record.id),
         keys.key_index(tenant),
         keys.tenant_record(tenant),
     ]
-    must_exist = int(tenant != DEFAULT_TENANT)
-    attributes = record.to_json()
-    args: list[str | int | float]
-    args = [record.id, sha256, attributes, record.expires_ms, rpm, burst, must_exist, made_us]
-    return names, args
+    return names, [
+        *(record.id, sha256, record.to_json(), record.expires_ms, record.limits_text()),
+        *(int(tenant != DEFAULT_TENANT), made_us),
+    ]
 
 
 def _unknown(tenant: str) -> UnknownTenant:

@@ -14,12 +14,13 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from serve_app.allowance import understood
 from serve_app.auth.caller import PERMISSIONS, ROLES, Caller
 from serve_app.auth.keys.key import TENANT
 from serve_app.auth.tokens.token import Token, Window
 from serve_app.auth_settings import Issuer
 from serve_app.errors import InvalidToken
-from serve_app.section import ClassName, RateLimits
+from serve_app.section import ClassName
 
 MAX_MODELS = 256
 _TENANT = re.compile(TENANT)
@@ -37,7 +38,7 @@ class Verified:
         issued_ms: when it was made, ms since the epoch; 0 if it does not say.
         expires_s: its ``exp``; with the leeway, it may come a little later.
         user: the user whose session it is; None for every other token.
-        requests_per_minute: its own limit; None if it sets none.
+        limits: its own, as steps read them; None if it sets none.
     """
 
     caller: Caller
@@ -45,7 +46,7 @@ class Verified:
     issued_ms: int
     expires_s: int
     user: str | None = field(default=None, repr=False)
-    requests_per_minute: int | None = None
+    limits: str | None = None
 
 
 def describe(issuer: Issuer, token: Token, window: Window) -> Verified:
@@ -68,7 +69,7 @@ def describe(issuer: Issuer, token: Token, window: Window) -> Verified:
         token_id,
         int((window.issued_s or 0) * 1_000),
         int(window.expires_s),
-        requests_per_minute=_requests_per_minute(told, mapped.limits) if mapped.limits else None,
+        limits=_limits(told, mapped.limits) if mapped.limits else None,
     )
 
 
@@ -161,14 +162,18 @@ def _words(claims: Mapping[str, Any], path: str) -> list[str]:
     return [word for word in told or () if isinstance(word, str)]
 
 
-def _requests_per_minute(claims: Mapping[str, Any], path: str) -> int | None:
-    """Return a token's own limit, a number or ``{limit, burst}``; None if it sets none."""
+def _limits(claims: Mapping[str, Any], path: str) -> str | None:
+    """Return a token's own limits as steps read them; None if it sets none.
+
+    Nobody is exempt by token: who issues it is no operator.
+    """
     told = claim(claims, path)
     if not isinstance(told, Mapping | None):
         raise InvalidToken(f"This token's claim '{path}' is no object of limits.")
-    limit = claim(told, "requests_per_minute")
-    limit = limit.get("limit", limit) if isinstance(limit, Mapping) else limit
     try:
-        return None if limit is None else RateLimits(requests_per_minute=limit).requests_per_minute
-    except ValidationError:
+        limits = understood(told or {})
+    except (ValueError, RecursionError):
         raise InvalidToken(f"This token's claim '{path}' holds a limit that is none.") from None
+    if limits.exempt:
+        raise InvalidToken(f"This token's claim '{path}' exempts from limits; no token does.")
+    return limits.text() or None

@@ -35,7 +35,7 @@ class _Told(msgspec.Struct, omit_defaults=True):
     class_: str | None = msgspec.field(default=None, name="class")
     max_class: str | None = None
     weight: float | None = None
-    requests_per_minute: int | None = None
+    limits: str | None = None
 
     @classmethod
     def of_user(cls, user: str, caller: Caller, now_ms: int) -> Self:
@@ -43,7 +43,7 @@ class _Told(msgspec.Struct, omit_defaults=True):
         return cls(caller.tenant, caller.key_id, now_ms, user)
 
     @classmethod
-    def of_visitor(cls, caller: Caller, now_ms: int, requests_per_minute: int | None) -> Self:
+    def of_visitor(cls, caller: Caller, now_ms: int, limits: str | None) -> Self:
         """Return a visitor's session: all there is of him."""
         return cls(
             caller.tenant,
@@ -56,7 +56,7 @@ class _Told(msgspec.Struct, omit_defaults=True):
             class_=caller.class_,
             max_class=caller.max_class,
             weight=caller.weight,
-            requests_per_minute=requests_per_minute,
+            limits=limits,
         )
 
     def caller(self, expires_s: float) -> Caller:
@@ -102,7 +102,7 @@ class Sessions:
         caller: Caller,
         *,
         user: str | None = None,
-        requests_per_minute: int | None = None,
+        limits: str | None = None,
         ttl_s: int,
         now_s: float,
     ) -> tuple[str, int]:
@@ -112,7 +112,7 @@ class Sessions:
             caller: whose it is. Of a user's, the tenant and key id are kept; of a visitor's, all
                 but ``operator``.
             user: the user whose record decides what the token may; None for a visitor.
-            requests_per_minute: a visitor's limit.
+            limits: a visitor's, as steps read them.
             ttl_s: how long it is good for.
             now_s: now, seconds since the epoch.
         """
@@ -120,7 +120,7 @@ class Sessions:
         if user is not None:
             told = _Told.of_user(user, caller, now_ms)
         else:
-            told = _Told.of_visitor(caller, now_ms, requests_per_minute)
+            told = _Told.of_visitor(caller, now_ms, limits)
         expires_s = int(now_s) + ttl_s
         claims = msgspec.to_builtins(told) | {
             "iss": ISSUER,
@@ -148,5 +148,5 @@ class Sessions:
             told.ims,
             int(window.expires_s),
             told.user,
-            told.requests_per_minute,
+            told.limits,
         )

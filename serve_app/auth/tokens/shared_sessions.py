@@ -35,7 +35,7 @@ class SharedSessions:
         caller: Caller,
         *,
         user: str | None = None,
-        requests_per_minute: int | None = None,
+        limits: str | None = None,
         ttl_s: int,
         now_s: float,
     ) -> tuple[str, int]:
@@ -48,6 +48,4 @@ class SharedSessions:
             raise StoreUnavailable(
                 "The state store has not answered yet; try again shortly.", retry_after_s=1.0
             )
-        return self._sessions.issue(
-            caller, user=user, requests_per_minute=requests_per_minute, ttl_s=ttl_s, now_s=now_s
-        )
+        return self._sessions.issue(caller, user=user, limits=limits, ttl_s=ttl_s, now_s=now_s)

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from serve_app.auth.caller import ROLES, Caller
-from serve_app.auth.grant import Known, must_be_classes, must_cover
+from serve_app.auth.grant import Known, must_be_classes, must_be_limitable, must_cover
 from serve_app.auth.users.user import UserChange, UserRecord, UserRequest
 from serve_app.errors import Forbidden, InvalidRequest
 
@@ -32,7 +32,7 @@ def created(
         classes: the classes there are, highest first.
 
     Raises:
-        Forbidden: it would be given what ``by`` lacks.
+        Forbidden: it would be given what ``by`` lacks, or be exempt from limits.
         InvalidRequest: it names an unknown class, or a class above its ceiling.
     """
     own: dict[str, Any] = {} if by.operator else {"max_class": by.max_class}
@@ -41,6 +41,7 @@ def created(
     told = own | {name: value for name, value in request.given().items() if value is not None}
     record = UserRecord(user_id, request.name, request.tenant or by.tenant, 0, **told)
     must_not_be_name(request.password, record, param="password")
+    must_be_limitable(request.limits, by)
     must_be_classes(record, Known(classes), ())
     must_be_able_to_make(by, record, classes)
     return record
@@ -54,6 +55,7 @@ def changed(
     given = change.given()
     after = replace(record, **given)
     must_not_be_name(change.password, record, param="password")
+    must_be_limitable(change.limits, by)
     named = replace(after, class_=given.get("class_"), max_class=given.get("max_class"))
     must_be_classes(named, Known(classes), ())  # those that were there before may be gone by now
     if {after.class_, after.max_class} <= {*classes, None}:

@@ -16,8 +16,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, StrictBool
 
+from serve_app.allowance import Limits, text_of
 from serve_app.auth.caller import ROLES, Caller
-from serve_app.auth.grant import Limits, Metadata, Strict, small
+from serve_app.auth.grant import Metadata, Strict, small
 from serve_app.auth.keys.key import TENANT
 from serve_app.auth.record import Record
 from serve_app.auth.users.passwords import normalised
@@ -56,7 +57,7 @@ class _Given(Strict):
         shared = self.model_fields_set & _Given.model_fields.keys()
         told = {name: getattr(self, name) for name in shared}
         if "limits" in told:
-            told["limits"] = self.limits.model_dump(exclude_none=True)
+            told["limits"] = self.limits.as_written()
         return told
 
 
@@ -137,9 +138,9 @@ class UserRecord(Record):
         """Return what the audit keeps of it: what it may do, not what it is called."""
         return {name.rstrip("_"): getattr(self, name) for name in _AUDITED}
 
-    def rpm_and_burst(self) -> tuple[int, int]:
-        """Return requests a minute and at once; -1 and -1 for the gate's default."""
-        return Limits.model_validate(self.limits).rpm_and_burst()
+    def limits_text(self) -> str:
+        """Return its limits as steps read them; empty for the gate's default."""
+        return text_of(self.limits)
 
     def caller(self) -> Caller:
         """Return who shows a session of this user."""
@@ -152,6 +153,7 @@ class UserRecord(Record):
             class_=self.class_,
             max_class=self.max_class,
             weight=self.weight,
+            exempt=bool(self.limits.get("exempt")),
         )
 
 

@@ -106,7 +106,7 @@ class UserRecords:
             ],
             [
                 *(record.name, record.id, password, record.to_json(), int(record.disabled)),
-                *(*record.rpm_and_burst(), record.revision, claimed_us, LEASE_US),
+                *(record.limits_text(), record.revision, claimed_us, LEASE_US),
                 int(record.tenant != DEFAULT_TENANT),
             ],
         )
@@ -150,7 +150,7 @@ class UserRecords:
             [keys.user_record(after.tenant, after.name)],
             [
                 *(seen.record.revision, revision, after.to_json(), int(after.disabled)),
-                *(*after.rpm_and_burst(), password, int(ends)),
+                *(after.limits_text(), password, int(ends)),
             ],
         )
         if changed_ms <= 0:

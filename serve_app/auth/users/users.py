@@ -33,7 +33,7 @@ class TokenSource(Protocol):
         caller: Caller,
         *,
         user: str | None = None,
-        requests_per_minute: int | None = None,
+        limits: str | None = None,
         ttl_s: int,
         now_s: float,
     ) -> tuple[str, float]:

@@ -105,7 +105,7 @@ class Visitors:
         caller = _new_visitor(self._visitor)
         token, ends_s = self._sessions.issue(
             caller,
-            requests_per_minute=self._visitor.limits.requests_per_minute,
+            limits=self._visitor.limits.text(),
             ttl_s=self._visitor.token_ttl_s,
             now_s=now_s,
         )

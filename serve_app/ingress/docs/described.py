@@ -61,7 +61,9 @@ _COMPLETION = Described(
 _LOGIN = {"username": "ada", "password": "…"}
 _LOGIN_REFUSALS = (errors.InvalidLogin, errors.TooManyAttempts, errors.RateLimited)
 _GIVING = (errors.UnknownTenant, errors.Forbidden, errors.ModelForbidden, errors.AddressForbidden)
-_KEY = {"name": "ci", "limits": {"requests_per_minute": 60}, "expires_in_days": 90}
+_LIMITS = {"requests_per_minute": {"limit": 60, "burst": 10}, "tokens_per_day": 1_000_000}
+_KEY = {"name": "ci", "limits": _LIMITS, "over_limit": "wait", "expires_in_days": 90}
+_TENANT_LIMITS = {"cost_per_month": 250, "models": {"smollm2-135m": {"concurrency": 16}}}
 
 DESCRIBED: Mapping[tuple[str, str], Described] = {
     ("GET", "/health"): Described(shapes.Alive),
@@ -106,7 +108,7 @@ DESCRIBED: Mapping[tuple[str, str], Described] = {
         admin.ShownKey,
         query=admin.TenantQuery,
         body=auth.KeyChange,
-        example={"weight": 2},
+        example={"limits": {"requests_per_minute": 120, "concurrency": 8}},
         refusals=(*_GIVING, errors.InUse),
     ),
     ("DELETE", "/v1/auth/api-keys/{key_id}"): Described(status=204, query=admin.TenantQuery),
@@ -142,7 +144,7 @@ DESCRIBED: Mapping[tuple[str, str], Described] = {
         admin.ShownTenant,
         201,
         body=auth.TenantRequest,
-        example={"id": "acme", "limits": {"requests_per_minute": 6000}},
+        example={"id": "acme", "limits": _TENANT_LIMITS},
         refusals=(errors.AlreadyExists,),
     ),
     ("GET", "/v1/tenants"): Described(admin.ShownTenants, query=admin.PageQuery),

@@ -4,6 +4,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from serve_app.allowance import Limits
 from serve_app.ingress.docs.shapes import Shape
 
 
@@ -83,7 +84,9 @@ class Shared(Shape):
     weight: float | None
     """Its share of the turns; null for 1."""
 
-    limits: dict[str, Any]
+    limits: Limits
+    """As they were given; empty for the gate's default, of a tenant for none."""
+
     metadata: dict[str, Any]
     created_at: str | None
     """RFC 3339, UTC."""
@@ -112,6 +115,9 @@ class ShownKey(Shared):
 
     all_tenants: bool
     """Whether it acts for every tenant."""
+
+    over_limit: Literal["refuse", "wait"]
+    """Whether a request beyond a limit is refused, or waits until it fits."""
 
     expires_at: str | None
     """RFC 3339, UTC; null for never."""

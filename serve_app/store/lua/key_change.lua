@@ -1,12 +1,11 @@
 --[[
-Change a key's attributes, limit and expiry, if nobody else has meanwhile. One atomic step.
+Change a key's attributes, limits and expiry, if nobody else has meanwhile. One atomic step.
 
-KEYS[1]  record        hash of the key: sha256, attributes, expires_ms, rpm, burst, used_ms
+KEYS[1]  record        hash of the key: sha256, attributes, expires_ms, limits, used_ms
 ARGV[1]  was           the attributes that the change was made from
 ARGV[2]  attributes    JSON, opaque here
 ARGV[3]  expires_ms    ms since epoch; 0 never
-ARGV[4]  rpm           requests a minute (>= 0); -1 for the gate's default
-ARGV[5]  burst         requests at once; used with rpm
+ARGV[4]  limits        as the hold reads them; empty for the gate's default
 
 Returns  1 if changed, 0 if the attributes are others by now, -1 if the key is gone
 Clock    none
@@ -19,9 +18,9 @@ elseif is ~= ARGV[1] then
   return 0
 end
 redis.call("HSET", KEYS[1], "attributes", ARGV[2], "expires_ms", ARGV[3])
-if tonumber(ARGV[4]) >= 0 then
-  redis.call("HSET", KEYS[1], "rpm", ARGV[4], "burst", ARGV[5])
+if ARGV[4] ~= "" then
+  redis.call("HSET", KEYS[1], "limits", ARGV[4])
 else
-  redis.call("HDEL", KEYS[1], "rpm", "burst")
+  redis.call("HDEL", KEYS[1], "limits")
 end
 return 1
