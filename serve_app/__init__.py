@@ -18,7 +18,8 @@ and what was decided there. An arrow is an import; none goes back.
     telemetry  the access log, the audit
 
 The hall, open to every room: ``errors`` (every refusal), ``settings`` (every knob; those of *who
-may call* in ``auth_settings``, what they are made of in ``section``), ``mistakes`` (what is wrong
+may call* in ``auth_settings``, of one model in ``model_settings``, what they are made of in
+``section``), ``mistakes`` (what is wrong
 with one), ``environment`` (secrets and where data lies), ``allowance`` (how much somebody may use),
 ``redaction`` and ``log_records`` (no secret in any log), ``ports`` (a free one), ``reaper`` (a
 child process that never outlives us), ``haproxy`` (the shim in front of HAProxy), ``proxy`` (the

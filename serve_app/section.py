@@ -1,8 +1,8 @@
 """What every block of settings is made of: strict, frozen, and its unknown names refused."""
 
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
@@ -22,3 +22,18 @@ class RateLimits(Section):
 
     requests_per_minute: int = Field(default=600, ge=0, le=1_000_000)
     """Requests a minute, refilled evenly; as many may come at once. 0 means never."""
+
+
+class Replicas(Section):
+    """A number of replicas, from the fewest to the most."""
+
+    min_replicas: int
+    max_replicas: int
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.min_replicas > self.max_replicas:
+            raise ValueError(
+                f"min_replicas {self.min_replicas} is above max_replicas {self.max_replicas}"
+            )
+        return self
