@@ -24,9 +24,10 @@ from serve_app.haproxy import HOST_ENV, PROXY_KEY_ENV
 from serve_app.ingress import Door, Gate, Relay
 from serve_app.limits import Holds
 from serve_app.log_records import speak_up
+from serve_app.model_settings import Autoscaling, Model, deployment_name
 from serve_app.proxy import stay_on_node
 from serve_app.queueing import LOOK_BACK_S, REPORT_INTERVAL_S, Line, replicas_for_line, report
-from serve_app.settings import Autoscaling, Model, Settings, deployment_name
+from serve_app.settings import Settings
 from serve_app.store import Store, store_url
 from serve_app.telemetry import Audit, Entry
 

@@ -1,8 +1,8 @@
 """What every block of settings is made of: strict, frozen, and its unknown names refused."""
 
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from serve_app.allowance import Limits
 from serve_app.amount import wrong
@@ -28,3 +28,18 @@ def _of_settings(limits: Limits) -> Limits:
 
 CallerLimits = Annotated[Limits, AfterValidator(_of_settings)]
 """Limits of whoever has no record that could name any."""
+
+
+class Replicas(Section):
+    """A number of replicas, from the fewest to the most."""
+
+    min_replicas: int
+    max_replicas: int
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.min_replicas > self.max_replicas:
+            raise ValueError(
+                f"min_replicas {self.min_replicas} is above max_replicas {self.max_replicas}"
+            )
+        return self

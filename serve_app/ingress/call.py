@@ -2,14 +2,17 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 from serve_app.auth import Caller
-from serve_app.errors import InvalidRequest, NoSuchModel
-from serve_app.settings import Model
+from serve_app.errors import InvalidRequest, NoSuchModel, PromptTooLong
+from serve_app.ingress.demand import Demand, demand
+from serve_app.ingress.dialects import DIALECTS
+from serve_app.model_settings import Model
 
 BYTES_PER_TOKEN = 4
+"""Of a prompt whose model nobody has asked yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +25,7 @@ class Call:
         body: what the engine gets.
         streaming: whether an event stream was asked for.
         wants_usage: whether the client asked for the usage frame itself.
-        input_estimate: prompt tokens, guessed from the bytes, until the engine says better.
+        demand: what it may cost.
     """
 
     model: Model
@@ -30,7 +33,24 @@ class Call:
     body: bytes
     streaming: bool
     wants_usage: bool
-    input_estimate: int
+    demand: Demand
+
+    @property
+    def input_estimate(self) -> int:
+        """Prompt tokens, guessed from the bytes, until the engine says better."""
+        return max(1, self.demand.fixed_tokens + self.demand.text_bytes // BYTES_PER_TOKEN)
+
+    def capped(self, cap: int) -> Self:
+        """Return the same call with ``cap`` output tokens per reply at most, told to the engine.
+
+        Every field that names a cap is overruled. A body that is no JSON, or asks for no reply,
+        stays as it is.
+        """
+        dialect = DIALECTS.get(self.path)
+        if dialect is None or dialect.media or not dialect.generates:
+            return self
+        fields = dialect.caps if self.demand.cap is not None else dialect.caps[:1]
+        return replace(self, body=append(self.body, dict.fromkeys(fields, cap)))
 
     def must_be_allowed(self, caller: Caller) -> None:
         """Return if ``caller`` may make this call.
@@ -44,7 +64,14 @@ class Call:
         caller.must_use(self.model.name)
 
 
-def read(path: str, raw: bytes, fields: dict[str, Any], models: Mapping[str, Model]) -> Call:
+def read(
+    path: str,
+    raw: bytes,
+    fields: dict[str, Any],
+    models: Mapping[str, Model],
+    *,
+    max_prompt_chars: int = 0,
+) -> Call:
     """Return the call that a body makes.
 
     Args:
@@ -52,8 +79,10 @@ def read(path: str, raw: bytes, fields: dict[str, Any], models: Mapping[str, Mod
         raw: the body as it came.
         fields: the object in it.
         models: the models there are, by name.
+        max_prompt_chars: characters that a prompt may have; 0 is no limit.
 
     Raises:
+        PromptTooLong: it has more.
         InvalidRequest: a field the gate must understand is missing or of the wrong type.
         NoSuchModel: there is no such model.
     """
@@ -80,8 +109,19 @@ def read(path: str, raw: bytes, fields: dict[str, Any], models: Mapping[str, Mod
         body=append(raw, ours),
         streaming=bool(streaming),
         wants_usage=bool(options.get("include_usage")),
-        input_estimate=max(1, len(raw) // BYTES_PER_TOKEN),
+        demand=_fitting(demand(path, len(raw), fields, models[name]), max_prompt_chars),
     )
+
+
+def _fitting(asked: Demand, max_chars: int) -> Demand:
+    """Return ``asked`` if its prompt has no more than ``max_chars`` characters; 0 is no limit."""
+    if 0 < max_chars < asked.chars:
+        raise PromptTooLong(
+            f"The prompt has {asked.chars} characters, most of them in '{asked.longest}'; "
+            f"at most {max_chars} may be sent.",
+            param=asked.longest,
+        )
+    return asked
 
 
 def append(raw: bytes, members: dict[str, Any]) -> bytes:

@@ -14,8 +14,8 @@ from serve_app.auth import Credential
 from serve_app.errors import BodyTooLarge, GateError, InvalidRequest, WrongMediaType
 from serve_app.ingress.body import json_object
 from serve_app.limits import Hold
+from serve_app.model_settings import Model
 from serve_app.redaction import redacted
-from serve_app.settings import Model
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]

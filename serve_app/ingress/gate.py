@@ -11,8 +11,9 @@ from serve_app.ingress.address import client_address
 from serve_app.ingress.exchange import Exchange
 from serve_app.ingress.relay import Relay
 from serve_app.limits import Holds
+from serve_app.model_settings import Model
 from serve_app.queueing import Line
-from serve_app.settings import Model, QueueClass, Settings
+from serve_app.settings import QueueClass, Settings
 from serve_app.telemetry import AccessLog, Audit, Entry
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from serve_app.engine import command, engine_argv, gpus_per_replica
-from serve_app.settings import Model
+from serve_app.model_settings import Model
 from serve_app.store import Address
 
 ADDRESS = Address("10.0.0.7", 31_000, "s3cret")

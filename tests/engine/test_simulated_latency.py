@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serve_app.engine.simulated import Scheduler, Sequence
-from serve_app.settings import Simulated
+from serve_app.model_settings import Simulated
 
 MODEL = Simulated(
     prefill_tokens_per_s=1_000.0, decode_ms=10.0, decode_ms_per_sequence=2.0, kv_tokens=4_096

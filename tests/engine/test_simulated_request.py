@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from serve_app.engine.simulated.faults import Fault, choose
 from serve_app.engine.simulated.reply import NATURAL_TOKENS, Reply, compose, count_tokens, cut
 from serve_app.engine.simulated.request import Ask, Refusal, Served, read_chat, read_completion
-from serve_app.settings import Simulated
+from serve_app.model_settings import Simulated
 
 SERVED = Served("sim", context_tokens=200)
 HELLO = {"messages": [{"role": "user", "content": "hello"}]}

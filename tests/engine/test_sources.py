@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from serve_app.engine import check_source, resolve, sources
-from serve_app.settings import Model, SettingsError
+from serve_app.model_settings import Model
+from serve_app.settings import SettingsError
 
 
 def model(source: str, engine: str = "vllm") -> Model:

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve_app.errors import InvalidRequest, NoSuchModel
+from serve_app.errors import InvalidRequest, NoSuchModel, PromptTooLong
 from serve_app.ingress.call import Call, append, read
-from serve_app.settings import Model
+from serve_app.model_settings import Model
 
 MODELS = {"small": Model(name="small"), "org/large": Model(name="org/large")}
 CHAT = "/v1/chat/completions"
@@ -145,9 +145,59 @@ def test_a_model_that_is_not_there(name: str) -> None:
     assert len(str(told.value)) < 200
 
 
-@pytest.mark.parametrize(("chars", "tokens"), [(0, 4), (400, 104)])
-def test_the_guess_of_the_prompt(chars: int, tokens: int) -> None:
-    """Four bytes of body are guessed as a token, until the engine says better."""
-    call = written({"model": "small", "x": "y" * chars})
-    assert abs(call.input_estimate - tokens) < 4
+@pytest.mark.parametrize(
+    ("fields", "tokens"),
+    [
+        ({}, 1),
+        ({"messages": [{"role": "user", "content": "y" * 400}]}, 104),
+        ({"messages": [{"role": "user", "content": "y" * 400}], "x": "z" * 400}, 104),
+    ],
+)
+def test_the_guess_of_the_prompt(fields: dict[str, Any], tokens: int) -> None:
+    """Four bytes of text are guessed as a token, until the engine says better; never none."""
+    call = written({"model": "small", **fields})
+    assert call.input_estimate == tokens
     assert (call.model, call.path) == (MODELS["small"], CHAT)
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "sent"),
+    [
+        (CHAT, {}, {"max_tokens": 7}),
+        (CHAT, {"max_tokens": None}, {"max_tokens": 7}),
+        (CHAT, {"max_tokens": 9}, {"max_tokens": 7, "max_completion_tokens": 7}),
+        (CHAT, {"max_completion_tokens": 9}, {"max_tokens": 7, "max_completion_tokens": 7}),
+        ("/v1/completions", {}, {"max_tokens": 7}),
+        ("/v1/completions", {"max_tokens": 9}, {"max_tokens": 7}),
+        ("/v1/responses", {}, {"max_output_tokens": 7}),
+        ("/v1/messages", {"max_tokens": 9}, {"max_tokens": 7}),
+        ("/v1/embeddings", {}, {}),
+        ("/v1/audio/transcriptions", {}, {}),
+        ("/unknown", {}, {}),
+    ],
+)
+def test_a_cap_is_put_into_the_dialects_own_field(path, fields, sent) -> None:
+    """No field of the client's can lift it; where nothing is generated, nothing is added."""
+    asked = {"model": "small", **fields}
+    call = read(path, json.dumps(asked).encode(), asked, MODELS)
+    assert json.loads(call.capped(7).body) == {**asked, **sent}
+
+
+@pytest.mark.parametrize(
+    ("most", "chars", "fits"), [(10, 10, True), (10, 11, False), (0, 11, True)]
+)
+def test_a_prompt_has_so_many_characters(most: int, chars: int, fits: bool) -> None:
+    """Characters, not bytes, of the text alone; one more is 400 and names field, count, limit."""
+    messages = [
+        {"role": "system", "content": "密" * 5},
+        {"role": "user", "content": [{"type": "text", "text": "é" * (chars - 5)}]},
+    ]
+    fields = {"model": "small", "messages": messages}
+    raw = json.dumps(fields).encode()
+    if fits:
+        assert read(CHAT, raw, fields, MODELS, max_prompt_chars=most).body == raw
+        return
+    with pytest.raises(PromptTooLong, match=r"11 characters.*'messages'.*at most 10") as told:
+        read(CHAT, raw, fields, MODELS, max_prompt_chars=most)
+    assert (told.value.status, told.value.code) == (400, "prompt_too_long")
+    assert told.value.param == "messages"

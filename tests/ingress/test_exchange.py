@@ -9,7 +9,7 @@ import pytest
 from serve_app.errors import BodyTooLarge, GateError, InvalidRequest, WrongMediaType
 from serve_app.ingress.body import MAX_DEPTH, depth
 from serve_app.ingress.exchange import Exchange
-from serve_app.settings import Model
+from serve_app.model_settings import Model
 
 JSON = (b"content-type", b"application/json")
 MAX_BYTES = 1_000

@@ -9,9 +9,9 @@ import pytest
 from serve_app.errors import GateError, UpstreamFailed, UpstreamTimeout
 from serve_app.ingress.call import Call
 from serve_app.ingress.relay import Relay
+from serve_app.model_settings import Model
 from serve_app.ports import free_port
 from serve_app.queueing import Seat
-from serve_app.settings import Model
 from serve_app.store import Address
 
 CALL = Call(Model(name="m"), "/v1/chat/completions", b"{}", True, False, 1)

@@ -17,7 +17,7 @@ from starlette.types import ASGIApp
 from serve_app.engine.simulated.driver import Driver
 from serve_app.engine.simulated.latency import Scheduler
 from serve_app.engine.simulated.server import Engine, build_app
-from serve_app.settings import Simulated
+from serve_app.model_settings import Simulated
 
 SHUTDOWN_S = 1
 """Seconds that running replies may take once the process was told to end."""

@@ -4,7 +4,7 @@ import random
 from enum import StrEnum
 
 from serve_app.engine.simulated.request import Refusal
-from serve_app.settings import Simulated
+from serve_app.model_settings import Simulated
 
 HEADER = b"x-simulated-fault"
 

@@ -14,7 +14,7 @@ from bisect import insort
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from serve_app.settings import Simulated
+from serve_app.model_settings import Simulated
 
 CHUNK_TOKENS = 512
 """Prompt tokens one step reads at most (chunked prefill), so that decoding goes on meanwhile."""

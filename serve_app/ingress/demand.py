@@ -1,0 +1,225 @@
+"""What a request may cost, before it runs: its prompt weighed and its replies bounded. Pure.
+
+Whatever a body holds, the answer is finite and nothing is raised: what an engine cannot read it
+refuses in its own words. Numbers are read as generously as an engine reads them: ``"8"`` is 8.
+
+text       the bytes of its strings as UTF-8; what the protocol itself says is none
+media      an image, a sound, a video: a fixed cost each; their bytes are never text
+tools      their schemas are rendered into the prompt, so they are text, and a fixed cost each
+token ids  are known exactly
+grammars   (``response_format`` and its kin) bind the reply and stand in no prompt: nothing
+"""
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from serve_app.ingress.dialects import DIALECTS, LABELS, MEDIA, NAMES, WORDS, Dialect
+from serve_app.model_settings import Model
+
+MESSAGE_TOKENS = 4
+"""What a chat template puts around one message."""
+
+CHOICES_MAX = 16_384
+"""As many replies as vLLM gives to one prompt at most."""
+
+CAP_MAX = 1_000_000_000
+TEXT_MAX = 1_000_000_000_000
+Reader = Callable[[dict[str, Any], list[str], list[Any]], int]
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What one request may cost.
+
+    Attributes:
+        text_bytes: bytes of prompt text, to be divided by the learned bytes per token.
+        fixed_tokens: tokens that are known, or priced at a fixed cost.
+        choices: replies asked for; 0 where nothing is generated.
+        cap: output tokens per reply that the client allows; None if it names none.
+        chars: characters of prompt text, a token id counting as one.
+        longest: the field with most of them.
+    """
+
+    text_bytes: int
+    fixed_tokens: int
+    choices: int
+    cap: int | None
+    chars: int = 0
+    longest: str = ""
+
+
+@dataclass(slots=True)
+class _Scale:
+    """What one field weighs."""
+
+    text_bytes: int = 0
+    chars: int = 0
+    media: int = 0
+    ids: int = 0
+    prompts: int = 0
+
+    def put(self, texts: list[str]) -> None:
+        """Add texts, all at once: a call for each would cost more than the parsing did."""
+        text = "".join(texts)
+        ascii_only = text.isascii()
+        self.text_bytes += len(text if ascii_only else text.encode("utf-8", "surrogatepass"))
+        self.chars += len(text)
+
+
+def demand(path: str, raw_bytes: int, fields: dict[str, Any], model: Model) -> Demand:
+    """Return what a request may cost.
+
+    Args:
+        path: the engine's path; of one that is not known, the whole body is text.
+        raw_bytes: bytes of the body.
+        fields: the object in it.
+        model: whose fixed costs count.
+    """
+    dialect = DIALECTS.get(path)
+    if dialect is None:
+        return Demand(raw_bytes, 0, 1, None, raw_bytes, "body")
+    weights = {
+        name: _weighed(name, fields[name], dialect)
+        for name in dialect.carriers
+        if fields.get(name) is not None
+    }
+    scales = weights.values()
+    media = sum([one.media for one in scales]) + dialect.media
+    text_bytes = sum([one.text_bytes for one in scales]) + _repeated(fields, weights, dialect)
+    return Demand(
+        text_bytes=min(text_bytes, TEXT_MAX),
+        fixed_tokens=sum([one.ids for one in scales])
+        + media * model.image_tokens
+        + _counted(fields, dialect.talks) * MESSAGE_TOKENS
+        + _counted(fields, dialect.schemas) * model.tool_tokens,
+        choices=_choices(fields, weights) if dialect.generates else 0,
+        cap=_cap(fields, dialect),
+        chars=sum([one.chars for one in scales]),
+        longest=max(weights, key=lambda name: weights[name].chars, default=""),
+    )
+
+
+def _weighed(name: str, value: Any, dialect: Dialect) -> _Scale:
+    """Return what the field ``name`` weighs."""
+    scale = _Scale()
+    if name in dialect.schemas:
+        _weigh(value, scale, _schema)
+    elif name in MEDIA:
+        scale.media = scale.prompts = _many(value)
+    elif name in dialect.prompts:
+        _weigh_prompts(value, scale)
+    else:
+        _weigh(value, scale, _message)
+    return scale
+
+
+def _weigh(value: Any, scale: _Scale, read: Reader) -> None:
+    """Put every string under ``value`` on the scale; ``read`` tells those of an object."""
+    waiting, texts = [value], [""]
+    while waiting:
+        one = waiting.pop()
+        kind = type(one)
+        if kind is str:
+            texts.append(one)
+        elif kind is list:
+            waiting += one
+        elif kind is dict:
+            scale.media += read(one, texts, waiting)
+    scale.put(texts)
+
+
+def _message(members: dict[str, Any], texts: list[str], waiting: list[Any]) -> int:
+    """Sort the members of a message or its part; return how many are media."""
+    media = 0
+    for name, inner in members.items():
+        if name not in NAMES:
+            if name in MEDIA:
+                media += inner is not None
+                continue
+            texts.append(name)
+        if type(inner) is not str:
+            waiting.append(inner)
+        elif name not in LABELS or inner not in WORDS:
+            texts.append(inner)
+    return media
+
+
+def _schema(members: dict[str, Any], texts: list[str], waiting: list[Any]) -> int:
+    """Sort the members of a tool's schema: a template shows all of it, names too."""
+    texts += members
+    waiting += members.values()
+    return 0
+
+
+def _weigh_prompts(value: Any, scale: _Scale) -> None:
+    """Put a prompt on the scale: a text, token ids, or a list of either."""
+    scale.prompts = 1
+    if isinstance(value, list):
+        if value and isinstance(value[0], int | float):
+            scale.ids = len(value)
+        else:
+            scale.prompts = max(1, len(value))
+            scale.ids = sum([len(one) for one in value if type(one) is list])
+            _weigh([one for one in value if type(one) is not list], scale, _message)
+    else:
+        _weigh(value, scale, _message)
+    scale.chars += scale.ids
+
+
+def _many(value: Any) -> int:
+    """Return how many things ``value`` is: a list's members, else one."""
+    return len(value) if isinstance(value, list) else 1
+
+
+def _counted(fields: dict[str, Any], names: Iterable[str]) -> int:
+    """Return how many things the named fields hold."""
+    return sum(_many(fields[name]) for name in names if fields.get(name) is not None)
+
+
+def _repeated(fields: dict[str, Any], weights: dict[str, _Scale], dialect: Dialect) -> int:
+    """Return the bytes of a query that an engine reads again with each further document."""
+    if not dialect.queries:
+        return 0
+    queries = [name for name in dialect.queries if name in weights]
+    if _counted(fields, queries) != 1:
+        return 0
+    documents = _counted(fields, (name for name in dialect.texts if name not in queries))
+    return max(0, documents - 1) * sum(weights[name].text_bytes for name in queries)
+
+
+def _choices(fields: dict[str, Any], weights: dict[str, _Scale]) -> int:
+    """Return how many replies are asked for: to each prompt one, or more."""
+    prompts = max([one.prompts for one in weights.values()], default=1)
+    each = max(_whole(fields.get(name)) or 1 for name in ("n", "best_of"))
+    return min(max(1, each) * max(1, prompts), CHOICES_MAX)
+
+
+def _cap(fields: dict[str, Any], dialect: Dialect) -> int | None:
+    """Return how many tokens each reply may have, the larger if two fields say it."""
+    told = [_whole(fields.get(name)) for name in dialect.caps]
+    named = [min(max(0, cap), CAP_MAX) for cap in told if cap is not None]
+    if named:
+        return max(named)
+    unsaid = not any(name in fields for name in dialect.caps)
+    return dialect.default_cap if unsaid else None
+
+
+def _whole(value: Any) -> int | None:
+    """Return the whole number that an engine may read in ``value``; None if there is none."""
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, str):
+        try:
+            return int(value)
+        except ValueError:
+            return _whole(_float(value))
+    return int(value) if isinstance(value, float) and math.isfinite(value) else None
+
+
+def _float(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
