@@ -15,12 +15,14 @@ step, so a revoked key, a disabled user or a changed limit never meets a cached 
 
 from serve_app.limits.gcra import Decision, Rate, give_back, take, take_all
 from serve_app.limits.hold import Claim, Hold, Holds, Outcome, State, Taken, Usage
+from serve_app.limits.learning import Learned
 
 __all__ = [
     "Claim",
     "Decision",
     "Hold",
     "Holds",
+    "Learned",
     "Outcome",
     "Rate",
     "State",
