@@ -26,6 +26,7 @@
 | ``sg:{t:T}:leases-all|M`` | zset | the same, of one model | the same |
 | ``sg:{t:T}:settled:R`` | string | request R was settled | after ten minutes |
 | ``sg:{t:T}:usage:K:H`` | hash | use of a caller in UTC hour H, per model | after 100 days |
+| ``sg:{t:T}:learned:M`` | hash | bytes per token and length of replies | unused for 30 days |
 | ``sg:{m:M}:replicas`` | hash | how to reach each replica | withdrawn, or 3 s silent |
 | ``sg:{m:M}:capacity`` | hash | seats each replica offers | with its replica |
 | ``sg:{m:M}:room`` | zset | seats free on each replica | with its replica |
@@ -97,6 +98,11 @@ def settled(tenant: str, request_id: str) -> str:
 def usage(tenant: str, key_id: str, hour: int) -> str:
     """Return the name of a key's use in one UTC hour (hours since the epoch)."""
     return f"sg:{{t:{tenant}}}:usage:{key_id}:{hour}"
+
+
+def learned(tenant: str, model: str) -> str:
+    """Return the name of what a tenant's requests to a model taught."""
+    return f"sg:{{t:{tenant}}}:learned:{model}"
 
 
 def line(model: str) -> list[str]:

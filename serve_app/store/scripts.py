@@ -18,14 +18,13 @@ _INCLUDE = re.compile(r"^--@include (\w+)$", re.MULTILINE)
 _LUA = files("serve_app.store") / "lua"
 
 
-def _read(name: str) -> str:
+def whole(text: str) -> str:
     """Return the text of a Lua file with the shared files it asks for put in."""
-    text = (_LUA / name).read_text()
     return _INCLUDE.sub(lambda ask: (_LUA / "shared" / f"{ask[1]}.lua").read_text(), text)
 
 
 TEXTS = {
-    path.name.removesuffix(".lua"): _read(path.name)
+    path.name.removesuffix(".lua"): whole(path.read_text())
     for path in _LUA.iterdir()
     if path.name.endswith(".lua")
 }
