@@ -19,7 +19,8 @@
 | ``sg:{t:T}:rpm:K`` | string | request bucket of a caller, GCRA, us | when full again |
 | ``sg:{t:T}:tenant-rpm`` | string | request bucket of the tenant, GCRA, us | when full again |
 | ``sg:{t:T}:settled:R`` | string | request R was settled | after ten minutes |
-| ``sg:{t:T}:usage:K:H`` | hash | use of a caller in UTC hour H, per model | after 100 days |
+| ``sg:{t:T}:usage:K:H`` | hash | use of a caller in UTC hour H, per model, class | after 100 days |
+| ``sg:{t:T}:used:H`` | set | ids of the callers with use in UTC hour H | after 100 days |
 | ``sg:{m:M}:replicas`` | hash | how to reach each replica | withdrawn, or 3 s silent |
 | ``sg:{m:M}:capacity`` | hash | seats each replica offers | with its replica |
 | ``sg:{m:M}:room`` | zset | seats free on each replica | with its replica |
@@ -89,8 +90,13 @@ def settled(tenant: str, request_id: str) -> str:
 
 
 def usage(tenant: str, key_id: str, hour: int) -> str:
-    """Return the name of a key's use in one UTC hour (hours since the epoch)."""
+    """Return the name of a caller's use in one UTC hour (hours since the epoch)."""
     return f"sg:{{t:{tenant}}}:usage:{key_id}:{hour}"
+
+
+def used(tenant: str, hour: int) -> str:
+    """Return the name of the list of a tenant's callers with use in one UTC hour."""
+    return f"sg:{{t:{tenant}}}:used:{hour}"
 
 
 def line(model: str) -> list[str]:
