@@ -12,6 +12,7 @@ import logging
 import math
 import os
 import time
+from contextlib import suppress
 from typing import Any
 
 from ray import serve
@@ -20,9 +21,10 @@ from ray.serve import Application
 from serve_app import auth, engine
 from serve_app.assembly import check_identity, identity_of
 from serve_app.environment import Secrets, data_dir, must_be_local
+from serve_app.errors import StoreUnavailable
 from serve_app.haproxy import HOST_ENV, PROXY_KEY_ENV
 from serve_app.ingress import Door, Gate, Relay
-from serve_app.limits import Holds
+from serve_app.limits import Holds, Ledger
 from serve_app.log_records import speak_up
 from serve_app.model_settings import Autoscaling, Model, deployment_name
 from serve_app.proxy import stay_on_node
@@ -70,11 +72,13 @@ class Gateway:
             timeout_ms=settings.store.timeout_ms,
         )
         self._relay = Relay(first_byte_timeout_s=settings.gateway.first_byte_timeout_s)
-        holds = Holds(self._store, default=settings.limits.default.text())
+        limits = settings.limits
+        holds = Holds(self._store, defaults=limits.default.text(), ttl_s=limits.hold_ttl_s)
+        ledger = self._ledger = Ledger(self._store)
         audit = self._audit = Audit(self._store, keep_days=settings.audit.keep_days)
         self._identity = identity_of(settings, self._store, secrets, audit, os.environ)
         self._line = Line(self._store, [model.name for model in settings.models])
-        for tend in (holds.pay, audit.pay, self._identity.tend):
+        for tend in (holds.pay, ledger.pay, audit.pay, self._identity.tend):
             self._line.tend_also(tend)
         if disabled:
             self._line.tend_also(self._warn)
@@ -85,6 +89,7 @@ class Gateway:
             settings,
             identity=self._identity,
             holds=holds,
+            ledger=ledger,
             line=self._line,
             relay=self._relay,
             audit=audit,
@@ -149,6 +154,8 @@ class Gateway:
         """Give everything back; Serve awaits this after the last request."""
         if hasattr(self, "_line"):
             await self._line.close()
+            with suppress(StoreUnavailable):
+                await self._ledger.pay()
             await self._identity.close()
             await self._relay.close()
             await self._store.close()

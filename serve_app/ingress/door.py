@@ -17,6 +17,7 @@ from serve_app.ingress import refusals
 from serve_app.ingress.admission import admitted
 from serve_app.ingress.exchange import Exchange, Receive, Scope, Send
 from serve_app.ingress.gate import Gate
+from serve_app.ingress.ledger import note_refusal
 from serve_app.ingress.routes import routes
 
 _log = logging.getLogger("sluicegate")
@@ -75,6 +76,7 @@ class Door:
             await self._router(scope, receive, send)
         except GateError as err:
             exchange.code = err.code
+            note_refusal(self._gate, exchange)
             await _refuse(exchange, err)
         except ConnectionError:
             exchange.code, exchange.status = "client_gone", CLIENT_GONE

@@ -10,7 +10,7 @@ from serve_app.haproxy import PROXY_KEY_HEADER
 from serve_app.ingress.address import client_address
 from serve_app.ingress.exchange import Exchange
 from serve_app.ingress.relay import Relay
-from serve_app.limits import Holds
+from serve_app.limits import Holds, Ledger
 from serve_app.model_settings import Model
 from serve_app.queueing import Line
 from serve_app.settings import QueueClass, Settings
@@ -58,6 +58,7 @@ class Gate:
         *,
         identity: Identity,
         holds: Holds,
+        ledger: Ledger,
         line: Line,
         relay: Relay,
         audit: Audit,
@@ -68,6 +69,7 @@ class Gate:
         self.classes: Mapping[str, QueueClass] = {one.name: one for one in settings.queue.classes}
         self.identity = identity
         self.holds, self.line, self.relay, self.audit = holds, line, relay, audit
+        self.ledger = ledger
         self.access_log = AccessLog()
         self._proxy_key = proxy_key
         self._trusted = [ipaddress.ip_network(cidr) for cidr in settings.auth.trusted_proxies]

@@ -13,7 +13,7 @@ from typing import Any
 from starlette.routing import Route
 
 from serve_app.errors import Forbidden, WrongMethod
-from serve_app.ingress import about, accounts, admin, docs, records, tenancy
+from serve_app.ingress import about, accounts, admin, docs, ledger, records, tenancy
 from serve_app.ingress.admission import admitted
 from serve_app.ingress.asked import NO_STORE
 from serve_app.ingress.entry import ANY, OPEN, PAGE, Entry
@@ -22,7 +22,7 @@ from serve_app.ingress.gate import Gate
 from serve_app.ingress.page import inference
 
 _log = logging.getLogger("sluicegate")
-PRIVATE = ("/v1/auth/", "/v1/tenants", "/v1/audit")
+PRIVATE = ("/v1/auth/", "/v1/tenants", "/v1/audit", "/v1/usage")
 """Paths whose replies, refusals included, are not to be kept by anybody on the way."""
 
 TABLE = (
@@ -58,6 +58,7 @@ TABLE = (
     Entry("GET", "/v1/tenants/{tenant}", "manage_users", tenancy.get_tenant),
     Entry("PATCH", "/v1/tenants/{tenant}", "manage_users", tenancy.change_tenant),
     Entry("DELETE", "/v1/tenants/{tenant}", "manage_users", tenancy.remove_tenant),
+    Entry("GET", "/v1/usage", ANY, ledger.tell_use),
     Entry("GET", "/v1/audit", "view_audit_logs", records.list_audit),
 )
 ENDPOINTS = frozenset(entry.engine_path for entry in TABLE if entry.permission == PAGE)

@@ -5,7 +5,8 @@ evenly; its *bucket* lies in the store as a debt. A *window* is a day or a month
 is who somebody says to be. A *demand* is what a request's body says it may use, its *estimate*
 what it is expected to use. A *hold* is what one request took from every limit that binds it; what
 it took from one scope is a *lease*, which ends by itself unless it is renewed. *Settling* a hold
-charges what was used and gives back the rest, once. The *ledger* says who used what.
+charges what was used and gives back the rest, once. The *ledger* is what all of that adds up to, by
+caller, model, class and hour.
 
 **Decided: GCRA**, not windows or counters, for what refills by the minute. Exact at any moment, no
 burst at a window's edge, and the wait it names is true. Debts are whole numbers of units × µs, so
@@ -24,6 +25,10 @@ needed, no step touches another scope's keys, and concurrency is how many leases
 **Decided: the record that proves a claim rides in the hold's call**, with the tenant's record and
 the mark of a revoked token. Who the caller is and whether it may go on are read in one atomic
 step, so a revoked key, a disabled user or a changed limit never meets a cached one.
+
+**Decided: the ledger keeps sums, not requests.** One hash per caller and hour grows with the models
+it uses and not with its traffic, and is added to by the step that settles, so that ledger and
+buckets cannot part.
 """
 
 from serve_app.limits.bound import SCOPES
@@ -31,16 +36,26 @@ from serve_app.limits.claim import Claim, State
 from serve_app.limits.demand import Demand, Terms
 from serve_app.limits.hold import Charge, Hold, Said, Usage
 from serve_app.limits.holds import Holds
+from serve_app.limits.ledger import KEPT_HOURS, NO_MODEL, Ledger
+from serve_app.limits.report import FINEST, MEMBERS, Report, csv_parts, json_parts
 
 __all__ = [
+    "FINEST",
+    "KEPT_HOURS",
+    "MEMBERS",
+    "NO_MODEL",
     "SCOPES",
     "Charge",
     "Claim",
     "Demand",
     "Hold",
     "Holds",
+    "Ledger",
+    "Report",
     "Said",
     "State",
     "Terms",
     "Usage",
+    "csv_parts",
+    "json_parts",
 ]

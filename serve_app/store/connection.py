@@ -165,6 +165,27 @@ class Store:
         await self._redis.aclose()
         await self._listening.aclose()
 
+    async def hashes(self, names: Sequence[str]) -> list[dict[str, str]]:
+        """Return many whole hashes in one round trip; one that is not there is empty."""
+        return cast(list[dict[str, str]], await self._read_each("hgetall", names))
+
+    async def members(self, names: Sequence[str]) -> list[set[str]]:
+        """Return the members of many sets in one round trip; one that is not there is empty."""
+        return cast(list[set[str]], await self._read_each("smembers", names))
+
+    async def sizes(self, names: Sequence[str]) -> list[int]:
+        """Return how many members each of many sets has, in one round trip."""
+        return cast(list[int], await self._read_each("scard", names))
+
+    async def _read_each(self, command: str, names: Sequence[str]) -> list[Reply]:
+        if not names:
+            return []
+        with _told():
+            async with self._redis.pipeline(transaction=False) as pipe:
+                for name in names:
+                    getattr(pipe, command)(name)
+                return await pipe.execute()
+
 
 @contextmanager
 def _told() -> Iterator[None]:

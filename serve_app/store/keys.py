@@ -25,7 +25,8 @@
 | ``sg:{t:T}:spent-all|M`` | hash | the same, of one model | the same |
 | ``sg:{t:T}:leases-all|M`` | zset | the same, of one model | the same |
 | ``sg:{t:T}:settled:R`` | string | request R was settled | after ten minutes |
-| ``sg:{t:T}:usage:K:H`` | hash | use of a caller in UTC hour H, per model | after 100 days |
+| ``sg:{t:T}:usage:K:H`` | hash | use of a caller in UTC hour H, per model, class | after 100 days |
+| ``sg:{t:T}:used:H`` | set | ids of the callers with use in UTC hour H | after 100 days |
 | ``sg:{t:T}:learned:M`` | hash | bytes per token and length of replies | unused for 30 days |
 | ``sg:{m:M}:replicas`` | hash | how to reach each replica | withdrawn, or 3 s silent |
 | ``sg:{m:M}:capacity`` | hash | seats each replica offers | with its replica |
@@ -96,13 +97,18 @@ def settled(tenant: str, request_id: str) -> str:
 
 
 def usage(tenant: str, key_id: str, hour: int) -> str:
-    """Return the name of a key's use in one UTC hour (hours since the epoch)."""
+    """Return the name of a caller's use in one UTC hour (hours since the epoch)."""
     return f"sg:{{t:{tenant}}}:usage:{key_id}:{hour}"
 
 
 def learned(tenant: str, model: str) -> str:
     """Return the name of what a tenant's requests to a model taught."""
     return f"sg:{{t:{tenant}}}:learned:{model}"
+
+
+def used(tenant: str, hour: int) -> str:
+    """Return the name of the list of a tenant's callers with use in one UTC hour."""
+    return f"sg:{{t:{tenant}}}:used:{hour}"
 
 
 def line(model: str) -> list[str]:
@@ -119,13 +125,3 @@ def failed(model: str) -> str:
 def wake_channel(gateway: str) -> str:
     """Return the channel on which a gateway hears that its tickets were seated."""
     return f"sg:wake:{gateway}"
-
-
-def learned(tenant: str, model: str) -> str:
-    """Return the name of what was learned of a tenant's requests to a model."""
-    return f"sg:{{t:{tenant}}}:learned:{model}"
-
-
-def used(tenant: str, hour: int) -> str:
-    """Return the name of the set of callers with use in one UTC hour (hours since the epoch)."""
-    return f"sg:{{t:{tenant}}}:used:{hour}"

@@ -13,9 +13,10 @@ from typing import Any
 from serve_app import auth, errors
 from serve_app.ingress.docs import shapes
 from serve_app.ingress.docs import shapes_admin as admin
+from serve_app.ingress.docs import shapes_usage as usage
 
 JSON, STREAM, HTML = "application/json", "text/event-stream", "text/html"
-JSONL = "application/jsonl"
+JSONL, CSV = "application/jsonl", "text/csv"
 FIELD = re.compile(r"{(\w+)(?::\w+)?}")
 """A field in a route's path."""
 
@@ -156,6 +157,12 @@ DESCRIBED: Mapping[tuple[str, str], Described] = {
         refusals=(errors.InUse,),
     ),
     ("DELETE", "/v1/tenants/{tenant}"): Described(status=204, refusals=(errors.InUse,)),
+    ("GET", "/v1/usage"): Described(
+        usage.UsageReport,
+        media=(JSON, CSV),
+        query=usage.UsageQuery,
+        refusals=(errors.UnknownTenant,),
+    ),
     ("GET", "/v1/audit"): Described(admin.AuditPage, media=(JSON, JSONL), query=admin.AuditQuery),
 }
 
@@ -167,6 +174,7 @@ GROUPS: Mapping[str, tuple[str, str]] = {
     "/v1/auth/api-keys": ("Keys", "Make, change and revoke keys; in force for the next request."),
     "/v1/auth/users": ("Users", "People with a password."),
     "/v1/tenants": ("Tenants", "Who owns keys, and what they share."),
+    "/v1/usage": ("Usage", "Who used how much."),
     "/v1/audit": ("Audit", "Who changed what."),
     "/health": ("Health", "Is it there, and is it ready."),
     "/openapi.json": ("Reference", "This document and its page."),
