@@ -78,7 +78,7 @@ class Gateway:
         audit = self._audit = Audit(self._store, keep_days=settings.audit.keep_days)
         self._identity = identity_of(settings, self._store, secrets, audit, os.environ)
         self._line = Line(self._store, [model.name for model in settings.models])
-        for tend in (holds.pay, ledger.pay, audit.pay, self._identity.tend):
+        for tend in (holds.renew, holds.pay, ledger.pay, audit.pay, self._identity.tend):
             self._line.tend_also(tend)
         if disabled:
             self._line.tend_also(self._warn)

@@ -2,12 +2,14 @@
 
 from typing import Any
 
-from serve_app.auth import Caller, rfc3339
+from serve_app.auth import Caller, Credential, rfc3339
 from serve_app.errors import NoSuchModel
-from serve_app.ingress.admission import class_served, span
+from serve_app.ingress.admission import class_served
 from serve_app.ingress.asked import NO_STORE
 from serve_app.ingress.exchange import Exchange
 from serve_app.ingress.gate import Gate
+from serve_app.ingress.told import shown
+from serve_app.limits import Hold, Said
 from serve_app.model_settings import Model
 
 
@@ -60,16 +62,10 @@ async def model(gate: Gate, exchange: Exchange, caller: Caller) -> None:
 
 
 async def whoami(gate: Gate, exchange: Exchange, caller: Caller) -> None:
-    """Tell the caller who it is, what it may do and what is left of its limit."""
+    """Tell the caller who it is, what it may do and what is left of every limit."""
     held, credential = exchange.held, exchange.credential
     assert held is not None
     assert credential is not None
-    left = {
-        "scope": held.scope,
-        "limit": held.limit_rpm,
-        "remaining": held.remaining,
-        "reset": span(held.reset_after_us),
-    }
     cidrs = caller.networks
     said = {
         "id": caller.key_id,
@@ -84,9 +80,22 @@ async def whoami(gate: Gate, exchange: Exchange, caller: Caller) -> None:
         "max_class": caller.max_class,
         "weight": caller.weight,
         "expires_at": rfc3339(credential.token_expires_s * 1_000 or caller.expires_ms),
-        "limits": {"requests_per_minute": left},
+        "over_limit": "wait" if caller.over_limit_waits else "refuse",
+        "limits": [shown(one, said) for one, said in await _limits(gate, credential, held, caller)],
     }
     await exchange.reply(200, said, NO_STORE)
+
+
+async def _limits(
+    gate: Gate, credential: Credential, held: Hold, caller: Caller
+) -> list[tuple[Hold, Said]]:
+    """Return every limit that binds the caller, those on single models last."""
+    usable = [name for name in gate.models if caller.may_use(name)]
+    looks = [await gate.holds.hold(credential, model=name) for name in usable]
+    told = [(held, said) for said in held.said]
+    return told + [
+        (look, said) for look in looks for said in look.said if said.scope.endswith("_model")
+    ]
 
 
 def _shown(model: Model) -> dict[str, Any]:

@@ -4,55 +4,30 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from typing import TypeVar
 
 from serve_app import auth
 from serve_app.errors import (
     GateError,
     InvalidToken,
-    RateLimited,
     Unauthenticated,
     UnknownTenant,
 )
+from serve_app.ingress.bill import Bill
 from serve_app.ingress.body import without
 from serve_app.ingress.call import Call, read
 from serve_app.ingress.exchange import Exchange
 from serve_app.ingress.gate import Gate
-from serve_app.limits import Hold, Outcome, State, Usage
+from serve_app.ingress.told import limit_headers, over_limit
+from serve_app.limits import Demand, Hold, State, Terms, nanos_per_token
 from serve_app.settings import QueueClass
 
 Found = TypeVar("Found")
 SMALL_BODY_BYTES = 65_536
-SECOND_US = 1_000_000
 OWN_PASSWORD = "/v1/auth/password"
 """Where a good session does not clear what wrong passwords have counted."""
 
 _WRONG = ("invalid_api_key", "invalid_token")
-
-
-@dataclass(slots=True)
-class Bill:
-    """What one admitted request owes; settled when it leaves the page.
-
-    Attributes:
-        caller: who sent it.
-        queue_class: the class it waits in.
-        held: what the store said.
-        outcome: returned, until an engine's first byte makes it used.
-        usage: tokens, as far as they are known.
-    """
-
-    caller: auth.Caller
-    queue_class: QueueClass
-    held: Hold
-    outcome: Outcome = Outcome.RETURNED
-    usage: Usage = field(default_factory=Usage)
-
-    def left(self, input_estimate: int) -> None:
-        """Note that the client left while an engine worked for it: that counts."""
-        self.outcome = Outcome.USED
-        self.usage.input_tokens = self.usage.input_tokens or input_estimate
 
 
 async def asked(gate: Gate, exchange: Exchange) -> tuple[Call | None, GateError | None]:
@@ -148,21 +123,67 @@ async def admitted(gate: Gate, exchange: Exchange, call: Call | None = None) -> 
         StoreUnavailable: nobody can be let in.
     """
     credential = await credential_of(gate, exchange)
-    held = await gate.holds.hold(credential, cost=0 if call is None else 1)
-    caller = await _known(gate, exchange, credential, held)
-    if call is not None:
-        exchange.notes["model"] = call.model.name
-        exchange.headers_out |= limit_headers(held)
-        if not held.allowed:
-            raise over_limit(held)
-    bill = Bill(caller, class_served(gate, caller, held), held)
-    try:
+    if call is None:
+        held = await gate.holds.hold(credential)
+        caller = await _known(gate, exchange, credential, held)
         caller.must_come_from(gate.address(exchange))
+        if exchange.scope.get("engine_path"):
+            exchange.headers_out |= limit_headers(held)
+        yield Bill(caller, class_served(gate, caller, held), held)
+        return
+    bill = await _held(gate, exchange, credential, call)
+    try:
+        bill.caller.must_come_from(gate.address(exchange))
+        if bill.held.refusing is not None:
+            raise over_limit(bill.held, bill.held.refusing)
         yield bill
     finally:
-        if call is not None:
-            settling = _settle(gate, exchange, call.model.name, bill)
-            await asyncio.shield(asyncio.create_task(settling))
+        await asyncio.shield(asyncio.create_task(_settle(gate, exchange, call, bill)))
+
+
+async def _held(gate: Gate, exchange: Exchange, credential: auth.Credential, call: Call) -> Bill:
+    """Return the bill of a call, let in or refused; its caller may rather wait than be refused."""
+    exchange.notes["model"] = call.model.name
+
+    async def hold() -> Bill:
+        held = await _hold(gate, exchange, credential, call)
+        caller = await _known(gate, exchange, credential, held)
+        exchange.headers_out |= limit_headers(held)
+        return Bill(caller, class_served(gate, caller, held), held)
+
+    bill = await gate.patience.held(f"{credential.tenant}:{credential.bucket}", hold)
+    exchange.note_seat(bill.queue_class.name, bill.waited_ms)
+    who, class_, now_us = bill.caller, bill.queue_class.name, bill.held.now_us
+    for _ in bill.held.would_refuse:
+        gate.ledger.refused(who.tenant, who.key_id, call.model.name, class_, now_us, shadow=True)
+    return bill
+
+
+async def _hold(gate: Gate, exchange: Exchange, credential: auth.Credential, call: Call) -> Hold:
+    """Hold for a call; whoever leaves meanwhile takes nothing."""
+    asked, model = call.demand, call.model
+    holding = asyncio.create_task(
+        gate.holds.hold(
+            credential,
+            Demand(asked.text_bytes, asked.fixed_tokens, asked.choices, asked.cap),
+            model=model.name,
+            terms=Terms(model.output_cap, *nanos_per_token(model.prices)),
+            request=exchange.settle_id,
+        )
+    )
+    try:
+        return await asyncio.shield(holding)
+    except asyncio.CancelledError:
+        holding.add_done_callback(lambda done: _undo(gate, done))
+        raise
+
+
+def _undo(gate: Gate, holding: asyncio.Task[Hold]) -> None:
+    """Give back what was held for a client that had left; without a store, time gives it back."""
+    if not holding.cancelled() and holding.exception() is None:
+        settling = asyncio.get_running_loop().create_task(gate.holds.settle(holding.result()))
+        gate.settling.add(settling)
+        settling.add_done_callback(gate.settling.discard)
 
 
 async def _known(
@@ -199,46 +220,7 @@ def class_served(gate: Gate, caller: auth.Caller, held: Hold) -> QueueClass:
     return gate.classes[auth.class_of(wanted, ceilings, list(gate.classes))]
 
 
-async def _settle(gate: Gate, exchange: Exchange, model: str, bill: Bill) -> None:
-    exchange.notes |= {
-        "input_tokens": bill.usage.input_tokens,
-        "output_tokens": bill.usage.output_tokens,
-    }
-    await gate.holds.settle(
-        bill.held,
-        request_id=exchange.settle_id,
-        model=model,
-        outcome=bill.outcome,
-        usage=bill.usage,
-    )
-
-
-def over_limit(held: Hold) -> RateLimited:
-    """Return the refusal of a hold that was not allowed."""
-    who = "This caller" if held.scope == "key" else "This tenant"
-    scope = f"{held.scope}:requests_per_minute"
-    if held.limit_rpm == 0:
-        return RateLimited(f"{who} may send no requests.", refused_by=scope)
-    return RateLimited(
-        f"{who} may send {held.limit_rpm} requests a minute; the next one passes in "
-        f"{held.retry_after_us / 1e6:.3g} s.",
-        retry_after_s=held.retry_after_us / 1e6,
-        refused_by=scope,
-    )
-
-
-def limit_headers(held: Hold) -> dict[str, str]:
-    """Return what is left of the tighter limit, in OpenAI's headers."""
-    return {
-        "x-ratelimit-limit-requests": str(held.limit_rpm),
-        "x-ratelimit-remaining-requests": str(held.remaining),
-        "x-ratelimit-reset-requests": span(held.reset_after_us),
-    }
-
-
-def span(us: int) -> str:
-    """Return a time as OpenAI's headers write it, rounded up: ``850ms``, ``12s``, ``6m0s``."""
-    if us < SECOND_US:
-        return f"{-(-us // 1_000)}ms"
-    minutes, seconds = divmod(-(-us // SECOND_US), 60)
-    return f"{minutes}m{seconds}s" if minutes else f"{seconds}s"
+async def _settle(gate: Gate, exchange: Exchange, call: Call, bill: Bill) -> None:
+    tokens = {"input_tokens": bill.usage.input_tokens, "output_tokens": bill.usage.output_tokens}
+    exchange.notes |= tokens
+    await gate.holds.settle(bill.held, bill.charge(call, exchange))

@@ -44,6 +44,7 @@ class Exchange:
         headers_out: headers that every reply of this exchange carries.
         started: whether the reply has begun.
         streaming: whether the reply is an event stream.
+        seated_s: when it last took a seat, by ``perf_counter``; 0 if it never did.
     """
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -53,6 +54,7 @@ class Exchange:
         self.began_s = time.perf_counter()
         self.started = False
         self.streaming = False
+        self.seated_s = 0.0
         self.status = 0
         self.code: str | None = None
         self.bytes_out = 0
@@ -165,7 +167,8 @@ class Exchange:
         return told
 
     def note_seat(self, served_class: str, waited_ms: float) -> None:
-        """Note the seat for the reply's headers and the log."""
+        """Note class and time in line for the reply's headers and the log."""
+        self.seated_s = time.perf_counter()
         self.headers_out["x-queue-time-ms"] = f"{waited_ms:.1f}"
         self.headers_out["x-served-class"] = served_class
         self.notes |= {"class": served_class, "queue_ms": round(waited_ms, 3)}

@@ -1,5 +1,6 @@
 """What the handlers of one gateway share: the rooms, joined by ``app``."""
 
+import asyncio
 import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from serve_app import auth
 from serve_app.haproxy import PROXY_KEY_HEADER
 from serve_app.ingress.address import client_address
 from serve_app.ingress.exchange import Exchange
+from serve_app.ingress.patience import Patience
 from serve_app.ingress.relay import Relay
 from serve_app.limits import Holds, Ledger
 from serve_app.model_settings import Model
@@ -70,6 +72,8 @@ class Gate:
         self.identity = identity
         self.holds, self.line, self.relay, self.audit = holds, line, relay, audit
         self.ledger = ledger
+        self.patience = Patience()
+        self.settling: set[asyncio.Task[None]] = set()
         self.access_log = AccessLog()
         self._proxy_key = proxy_key
         self._trusted = [ipaddress.ip_network(cidr) for cidr in settings.auth.trusted_proxies]

@@ -1,16 +1,17 @@
 """The request page: the whole life of an inference request.
 
 1 read       what is asked; a mistake in it is told only to a caller who may call
-2 admit      who calls, and one request of its limits, in one store call        401 403 429
+2 admit      who calls, and what it may use of its limits, in one store call    401 403 429
 3 seat       at once, or in line                                                429 503
 4 relay      bytes as they come; another replica if one fails before any byte   502 504
-5 settle, give the seat back: once, however it ends
+5 settle     what was used is charged, the seat given back: once, however it ends
 """
 
 import asyncio
 
 from serve_app.errors import UpstreamFailed
-from serve_app.ingress.admission import Bill, admitted, asked
+from serve_app.ingress.admission import admitted, asked
+from serve_app.ingress.bill import Bill
 from serve_app.ingress.call import Call
 from serve_app.ingress.exchange import Exchange
 from serve_app.ingress.gate import Gate
@@ -27,12 +28,12 @@ async def inference(gate: Gate, exchange: Exchange) -> None:
         if mistake or call is None:
             raise mistake or AssertionError("a call or a mistake")
         call.must_be_allowed(bill.caller)
-        await seated(gate, exchange, call, bill)
+        await seated(gate, exchange, bill.capped(call, exchange), bill)
 
 
 async def seated(gate: Gate, exchange: Exchange, call: Call, bill: Bill) -> None:
     """Take a seat and relay; go again while a replica fails before its first byte."""
-    arrived_us, avoid, waited_ms = 0, "", 0.0
+    arrived_us, avoid, waited_ms = 0, "", bill.waited_ms
     for attempt in range(1, ATTEMPTS + 1):
         await asyncio.sleep(BACKOFF_S * (attempt - 1))  # a dead replica is withdrawn meanwhile
         async with gate.line.seat(
@@ -52,5 +53,5 @@ async def seated(gate: Gate, exchange: Exchange, call: Call, bill: Bill) -> None
                 if exchange.started or attempt == ATTEMPTS:
                     raise
             except asyncio.CancelledError:
-                bill.left(call.input_estimate)
+                bill.left()
                 raise

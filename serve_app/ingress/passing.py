@@ -3,12 +3,11 @@
 from http import HTTPStatus
 
 from serve_app.errors import UpstreamFailed
-from serve_app.ingress.admission import Bill
+from serve_app.ingress.bill import Bill
 from serve_app.ingress.call import Call
 from serve_app.ingress.exchange import Exchange
 from serve_app.ingress.relay import Upstream
 from serve_app.ingress.usage import JsonUsage, StreamUsage
-from serve_app.limits import Outcome
 
 
 async def passed_on(exchange: Exchange, call: Call, bill: Bill, reply: Upstream) -> None:
@@ -17,12 +16,12 @@ async def passed_on(exchange: Exchange, call: Call, bill: Bill, reply: Upstream)
     Raises:
         UpstreamFailed: the engine broke off; the client has part of the reply.
     """
-    bill.outcome = Outcome.USED
+    bill.used = True
     usage = bill.usage
     if reply.status >= HTTPStatus.BAD_REQUEST:
         reader: StreamUsage | JsonUsage = JsonUsage(usage)
     elif call.streaming:
-        usage.input_tokens = call.input_estimate
+        usage.input_tokens = bill.held.input_tokens
         reader = StreamUsage(usage, keep_frame=call.wants_usage)
     else:
         reader = JsonUsage(usage)
@@ -34,4 +33,5 @@ async def passed_on(exchange: Exchange, call: Call, bill: Bill, reply: Upstream)
     rest = reader.end()
     if not reader.finished:
         raise UpstreamFailed("The replica broke off.")
+    bill.ended_well = reply.status < HTTPStatus.BAD_REQUEST
     await exchange.write(rest, more=False)

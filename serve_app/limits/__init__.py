@@ -37,6 +37,7 @@ from serve_app.limits.demand import Demand, Terms
 from serve_app.limits.hold import Charge, Hold, Said, Usage
 from serve_app.limits.holds import Holds
 from serve_app.limits.ledger import KEPT_HOURS, NO_MODEL, Ledger
+from serve_app.limits.prices import cost_nanos, nanos_per_token
 from serve_app.limits.report import FINEST, MEMBERS, Report, csv_parts, json_parts
 
 __all__ = [
@@ -56,6 +57,8 @@ __all__ = [
     "State",
     "Terms",
     "Usage",
+    "cost_nanos",
     "csv_parts",
     "json_parts",
+    "nanos_per_token",
 ]

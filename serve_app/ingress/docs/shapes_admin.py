@@ -197,22 +197,33 @@ class GivenToken(Shape):
     """RFC 3339, UTC."""
 
 
-class Left(Shape):
-    """What is left of a limit."""
+class LimitLeft(Shape):
+    """What is left of one limit."""
 
-    scope: str
-    """`key` or `tenant`, whichever is tighter."""
+    limit: str
+    """What it is called, e.g. `tokens_per_minute`."""
 
-    limit: int
-    remaining: int
+    scope: Literal["key", "key_model", "tenant", "tenant_model"]
+    """Whom it binds: the caller or its tenant, on all models or on one."""
+
+    model: str | None
+    shadow: bool
+    """Whether it refuses nobody and only says what it would have done."""
+
+    allowed: float
+    """Units a period, or at once; money in what the prices are in. 0 is never."""
+
+    burst: float
+    """Units at once."""
+
+    remaining: float
+    """Net of what still runs."""
+
     reset: str
     """Until it is whole again, e.g. `850ms` or `6m0s`."""
 
-
-class LimitsLeft(Shape):
-    """What is left of each limit."""
-
-    requests_per_minute: Left
+    resets_at: str
+    """RFC 3339, UTC."""
 
 
 class Myself(Shape):
@@ -234,7 +245,8 @@ class Myself(Shape):
     max_class: str | None
     weight: float | None
     expires_at: str | None
-    limits: LimitsLeft
+    over_limit: Literal["refuse", "wait"]
+    limits: list[LimitLeft]
 
 
 class AuditEntry(Shape):

@@ -6,10 +6,10 @@ KEYS[2]  leases_model  the same, of the model
 KEYS[3]  tenant_leases the same of its tenant
 KEYS[4]  tenant_model  the same, of the model
 ARGV[1]  ttl_ms        until the leases are given back, unless they are renewed
-ARGV[2]  lease         of KEYS[1], as hold.lua wrote it; "" if there is none
-ARGV[3]  lease         of KEYS[2]
-ARGV[4]  lease         of KEYS[3]
-ARGV[5]  lease         of KEYS[4]
+ARGV[2]  lease         of leases, as hold.lua wrote it; "" if there is none
+ARGV[3]  lease         of leases_model
+ARGV[4]  lease         of tenant_leases
+ARGV[5]  lease         of tenant_model
 
 Returns  {how many were still there, now_us}
 Clock    the store's TIME

@@ -1,0 +1,69 @@
+"""What one admitted request owes, and how it is settled."""
+
+import time
+from dataclasses import dataclass, field
+
+from serve_app.auth import Caller
+from serve_app.ingress.call import Call
+from serve_app.ingress.exchange import Exchange
+from serve_app.limits import Charge, Hold, Usage, cost_nanos
+from serve_app.settings import QueueClass
+
+
+@dataclass(slots=True)
+class Bill:
+    """What one admitted request owes; settled when it leaves the page.
+
+    Attributes:
+        caller: who sent it.
+        queue_class: the class it waits in.
+        held: what the store said.
+        waited_ms: it waited for its limits.
+        used: whether an engine's first byte was there: then it counts.
+        ended_well: whether the reply came to its end, so that it teaches what others may use.
+        usage: tokens, as far as they are known.
+    """
+
+    caller: Caller
+    queue_class: QueueClass
+    held: Hold
+    waited_ms: float = 0.0
+    used: bool = False
+    ended_well: bool = False
+    usage: Usage = field(default_factory=Usage)
+
+    def left(self) -> None:
+        """Note that the client left while an engine worked for it: that counts."""
+        self.used = True
+        self.usage.input_tokens = self.usage.input_tokens or self.held.input_tokens
+
+    def capped(self, call: Call, exchange: Exchange) -> Call:
+        """Return ``call`` with the cap on its output that its limits ask for, and say so."""
+        if self.held.cap is None:
+            return call
+        exchange.headers_out["x-output-cap"] = str(self.held.cap)
+        return call.capped(self.held.cap)
+
+    def charge(self, call: Call, exchange: Exchange) -> Charge | None:
+        """Return what the request is charged; None if all of its hold is given back."""
+        if not self.used:
+            return None
+        usage, seated_s = self.usage, exchange.seated_s or time.perf_counter()
+        return Charge(
+            usage=usage,
+            cost_nanos=cost_nanos(
+                usage.input_tokens, usage.cached_tokens, usage.output_tokens, call.model.prices
+            ),
+            class_=exchange.notes.get("class", self.queue_class.name),
+            queue_ms=round(exchange.notes.get("queue_ms", 0.0)),
+            engine_ms=round((time.perf_counter() - seated_s) * 1_000),
+            sample=self._sample(call),
+        )
+
+    def _sample(self, call: Call) -> tuple[int, int, int] | None:
+        """Return what the reply teaches, if it came to its end and said what it used."""
+        usage, demand = self.usage, call.demand
+        if not self.ended_well or not usage.input_tokens:
+            return None
+        text_tokens = max(usage.input_tokens - demand.fixed_tokens, 0)
+        return demand.text_bytes, text_tokens, usage.output_tokens // max(demand.choices, 1)
