@@ -21,7 +21,7 @@ buckets cannot part.
 from serve_app.limits.gcra import Decision, Rate, give_back, take, take_all
 from serve_app.limits.hold import Claim, Hold, Holds, Outcome, State, Taken, Usage
 from serve_app.limits.ledger import KEPT_HOURS, NO_MODEL, Ledger
-from serve_app.limits.report import FINEST, MEMBERS, Report, csv_parts, json_parts
+from serve_app.limits.report import FINEST, MEMBERS, Report
 
 __all__ = [
     "FINEST",
@@ -39,9 +39,7 @@ __all__ = [
     "State",
     "Taken",
     "Usage",
-    "csv_parts",
     "give_back",
-    "json_parts",
     "take",
     "take_all",
 ]
