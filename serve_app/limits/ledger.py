@@ -4,7 +4,8 @@
     refused ──→ counted here ── pay ──↗
 
 What a request used is written by the step that settles it. A refusal is counted in memory and
-written about four times a second; a store that is away gets it when it is back, and once.
+written about four times a second; a store that is away gets it when it is back, and once. A gateway
+that is killed takes its last quarter of a second of refusals along.
 """
 
 import asyncio
