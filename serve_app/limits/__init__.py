@@ -37,12 +37,8 @@ from serve_app.limits.demand import Demand, Terms
 from serve_app.limits.hold import Charge, Hold, Said, Usage
 from serve_app.limits.holds import Holds
 from serve_app.limits.ledger import KEPT_HOURS, NO_MODEL, Ledger
-<<<<<<< HEAD
 from serve_app.limits.prices import cost_nanos, nanos_per_token
-from serve_app.limits.report import FINEST, MEMBERS, Report, csv_parts, json_parts
-=======
 from serve_app.limits.report import FINEST, MEMBERS, Report
->>>>>>> ledger
 
 __all__ = [
     "FINEST",
@@ -61,14 +57,6 @@ __all__ = [
     "State",
     "Terms",
     "Usage",
-<<<<<<< HEAD
     "cost_nanos",
-    "csv_parts",
-    "json_parts",
     "nanos_per_token",
-=======
-    "give_back",
-    "take",
-    "take_all",
->>>>>>> ledger
 ]
