@@ -14,6 +14,12 @@ from serve_app.settings import Settings, SettingsError
 REPO = Path(serve_app.__file__).parents[1]
 
 
+MANY = {"requests_per_minute": 1_000, "concurrency": 1}
+
+
+MANY = {"requests_per_minute": 1_000, "concurrency": 1}
+
+
 def model(**more: object) -> dict[str, Any]:
     return {"models": [{"name": "m", **more}]}
 
@@ -87,6 +93,42 @@ def model(**more: object) -> dict[str, Any]:
             {"gateway": {"min_replicas": 2}},
             "args.gateway: min_replicas 2 is above max_replicas 1",
             id="gateway: more at least than at most",
+        ),
+        pytest.param(
+            {"limits": {"default": {"requests_per_minute": -1}}},
+            "args.limits.default.requests_per_minute: must be a whole number from 0 to 1000000, "
+            "or {limit, burst}; 0 means never (got -1)",
+            id="less than never",
+        ),
+        pytest.param(
+            {"limits": {"default": {"request_per_minute": 1}}},
+            "args.limits.default.request_per_minute: unknown setting; did you mean requests_per_",
+            id="nearly a limit",
+        ),
+        pytest.param(
+            {"limits": {"default": {"models": {"m": {"token_per_day": 1}}}}},
+            "args.limits.default.models.m.token_per_day: unknown setting; did you mean tokens_per_",
+            id="nearly a model's limit",
+        ),
+        pytest.param(
+            {"limits": {"default": {"tokens_per_minute": {"limit": 0, "burst": 5}}}},
+            "args.limits.default.tokens_per_minute.burst: contradicts a limit of 0, which means",
+            id="a burst of never",
+        ),
+        pytest.param(
+            {"auth": {"anonymous": {"limits": {"cost_per_day": "5"}}}},
+            "args.auth.anonymous.limits.cost_per_day: must be a number from 0 to 1000000",
+            id="money as text",
+        ),
+        pytest.param(
+            {"auth": {"anonymous": {"limits": {"exempt": True}}}},
+            "args.auth.anonymous.limits.exempt: is for keys and users",
+            id="exempt strangers",
+        ),
+        pytest.param(
+            {"auth": {"visitor": {"limits": {"models": {f"m{n}": MANY for n in range(64)}}}}},
+            "args.auth.visitor.limits: are too many to be carried by a token",
+            id="more than a header holds",
         ),
         pytest.param(
             {"models": []}, "args.models: List should have at least 1 item", id="no model"
@@ -209,6 +251,19 @@ def test_the_config_file_in_the_repository_is_valid() -> None:
     whole = yaml.safe_load((REPO / "serve_config.yaml").read_text())
     (application,) = whole["applications"]
     assert Settings.from_args(application["args"]) == Settings.from_args({})
+
+
+def test_limits_in_a_file_are_those_of_keys() -> None:
+    """Every kind, whole money as well, a burst, one model; what is written replaces the default."""
+    written = """
+      limits:
+        default: {tokens_per_day: 5, cost_per_day: 5, requests_per_minute: {limit: 9, burst: 2}}
+      auth: {anonymous: {limits: {models: {m: {concurrency: 1}}}}, visitor: {limits: {}}}
+    """
+    settings = Settings.from_args(yaml.safe_load(written))
+    assert settings.limits.default.text() == "r 9 2 0 T 5 5 0 D 5000000000 5000000000 0"
+    assert settings.auth.anonymous.limits.text() == "\nm\tc 1 1 0"
+    assert settings.auth.visitor.limits.text() == ""
 
 
 @pytest.mark.parametrize("spelling", ["tensor_parallel_size", "tensor-parallel-size"])
