@@ -150,6 +150,46 @@ def model(**more: object) -> dict[str, Any]:
             "args.models.0.engine_args: api_key, port is set by the gate; remove it",
             id="what the gate sets",
         ),
+        pytest.param(
+            model(prices={"input_per_million": -0.1}),
+            "args.models.0.prices.input_per_million: Input should be greater than or equal to 0",
+            id="paid to read",
+        ),
+        *[
+            pytest.param(
+                model(prices={"output_per_million": price}),
+                "args.models.0.prices.output_per_million: Input should be a finite number",
+                id=f"a price of {price}",
+            )
+            for price in (float("nan"), float("inf"))
+        ],
+        pytest.param(
+            model(prices={"cached_per_million": 1}),
+            "args.models.0.prices.cached_per_million: unknown setting; did you mean cached_input_",
+            id="a price for nothing",
+        ),
+        pytest.param(
+            model(output_cap=0), "args.models.0.output_cap: Input should be greater", id="no output"
+        ),
+        pytest.param(
+            model(image_tokens=-1), "args.models.0.image_tokens: Input should", id="image"
+        ),
+        pytest.param(model(tool_tokens=0.5), "args.models.0.tool_tokens: Input should", id="tool"),
+        pytest.param(
+            {"limits": {"max_prompt_chars": -1}},
+            "args.limits.max_prompt_chars: Input should be greater than or equal to 0 (got -1)",
+            id="less than no prompt",
+        ),
+        pytest.param(
+            {"limits": {"hold_ttl_s": 121}},
+            "args.limits.hold_ttl_s: Input should be less than or equal to 120 (got 121)",
+            id="held for longer than promised",
+        ),
+        pytest.param(
+            {"limits": {"hold_ttl_s": 4}},
+            "args.limits.hold_ttl_s: Input should be greater than or equal to 5 (got 4)",
+            id="held for a moment",
+        ),
         pytest.param(model(env={"A": 1}), "args.models.0.env.A: Input should be", id="env"),
         pytest.param(
             {"auth": {"trusted_proxies": ["10.0.0.0/33"]}},

@@ -103,7 +103,13 @@ class Hold:
 
 @dataclass(slots=True)
 class Usage:
-    """Tokens of one request, filled in as the reply goes by."""
+    """Tokens of one request, filled in as the reply goes by.
+
+    Attributes:
+        input_tokens: all of the prompt's.
+        output_tokens: of all replies together.
+        cached_tokens: those of the prompt that the engine had cached.
+    """
 
     input_tokens: int = 0
     output_tokens: int = 0
