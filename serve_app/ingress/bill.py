@@ -32,8 +32,8 @@ class Bill:
     ended_well: bool = False
     usage: Usage = field(default_factory=Usage)
 
-    def left(self) -> None:
-        """Note that the client left while an engine worked for it: that counts."""
+    def ended_early(self) -> None:
+        """Note that client or engine left while an engine worked for it: that counts."""
         self.used = True
         self.usage.input_tokens = self.usage.input_tokens or self.held.input_tokens
 
