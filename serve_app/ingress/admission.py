@@ -127,9 +127,11 @@ async def admitted(gate: Gate, exchange: Exchange, call: Call | None = None) -> 
         held = await gate.holds.hold(credential)
         caller = await _known(gate, exchange, credential, held)
         caller.must_come_from(gate.address(exchange))
+        queue_class = class_served(gate, caller, held)
         if exchange.scope.get("engine_path"):
             exchange.headers_out |= limit_headers(held)
-        yield Bill(caller, class_served(gate, caller, held), held)
+            exchange.note_seat(queue_class.name, 0.0)
+        yield Bill(caller, queue_class, held)
         return
     bill = await _held(gate, exchange, credential, call)
     try:
