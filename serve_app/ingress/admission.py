@@ -153,7 +153,8 @@ async def _held(gate: Gate, exchange: Exchange, credential: auth.Credential, cal
         exchange.headers_out |= limit_headers(held)
         return Bill(caller, class_served(gate, caller, held), held)
 
-    bill = await gate.patience.held(f"{credential.tenant}:{credential.bucket}", hold)
+    whose = f"{credential.tenant}:{credential.bucket}:{call.model.name}"
+    bill = await gate.patience.held(whose, hold)
     exchange.note_seat(bill.queue_class.name, bill.waited_ms)
     who, class_, now_us = bill.caller, bill.queue_class.name, bill.held.now_us
     for _ in bill.held.would_refuse:
@@ -169,7 +170,7 @@ async def _hold(gate: Gate, exchange: Exchange, credential: auth.Credential, cal
             credential,
             Demand(asked.text_bytes, asked.fixed_tokens, asked.choices, asked.cap),
             model=model.name,
-            terms=Terms(model.output_cap, *nanos_per_token(model.prices)),
+            terms=Terms(call.output_cap, *nanos_per_token(model.prices)),
             request=exchange.settle_id,
         )
     )

@@ -39,7 +39,7 @@ class Bill:
 
     def capped(self, call: Call, exchange: Exchange) -> Call:
         """Return ``call`` with the cap on its output that its limits ask for, and say so."""
-        if self.held.cap is None:
+        if self.held.cap in (None, call.demand.default_cap):
             return call
         exchange.headers_out["x-output-cap"] = str(self.held.cap)
         return call.capped(self.held.cap)

@@ -39,6 +39,7 @@ class Demand:
         cap: output tokens per reply that the client allows; None if it names none.
         chars: characters of prompt text, a token id counting as one.
         longest: the field with most of them.
+        default_cap: output tokens per reply where no cap is named, if the engine fixes them.
     """
 
     text_bytes: int
@@ -47,6 +48,7 @@ class Demand:
     cap: int | None
     chars: int = 0
     longest: str = ""
+    default_cap: int | None = None
 
 
 @dataclass(slots=True)
@@ -97,6 +99,7 @@ def demand(path: str, raw_bytes: int, fields: dict[str, Any], model: Model) -> D
         cap=_cap(fields, dialect),
         chars=sum([one.chars for one in scales]),
         longest=max(weights, key=lambda name: weights[name].chars, default=""),
+        default_cap=dialect.default_cap,
     )
 
 
@@ -212,7 +215,7 @@ def _cap(fields: dict[str, Any], dialect: Dialect) -> int | None:
     """Return how many tokens each reply may have, the larger if two fields say it."""
     told = [_whole(fields.get(name)) for name in dialect.caps]
     named = [min(max(0, cap), CAP_MAX) for cap in told if cap is not None]
-    return max(named, default=dialect.default_cap)
+    return max(named, default=None)
 
 
 def _whole(value: Any) -> int | None:

@@ -407,3 +407,228 @@ def test_the_official_client_waits_for_a_rate_and_gives_up_on_a_quota(gate: Runn
     until(lambda: tally.ledger()["refused"], 10, "the ledger's note")
     time.sleep(1)  # a retry would have come by now
     assert tally.ledger()["refused"] == 1
+
+
+def together(jobs: list[Callable[[], Any]], apart_s: float = 0.0) -> list[Any]:
+    """Run ``jobs`` at once, begun one after the other, and return what each returned."""
+    found: list[Any] = [None] * len(jobs)
+
+    def run(place: int) -> None:
+        found[place] = jobs[place]()
+
+    threads = [threading.Thread(target=run, args=(place,)) for place in range(len(jobs))]
+    for thread in threads:
+        thread.start()
+        time.sleep(apart_s)  # the order in which they come is the subject
+    for thread in threads:
+        thread.join()
+    return found
+
+
+WAITING = {"over_limit": "wait"}
+EVERY_HALF_SECOND = {"requests_per_minute": {"limit": 120, "burst": 1}}
+
+
+def test_who_would_rather_wait_is_served_in_turn(gate: RunningGate) -> None:
+    """over_limit wait: served when the refill comes, in order; nobody else is held up."""
+    tally = Tally(gate, limits=EVERY_HALF_SECOND, tenant_limits={}, more=WAITING)
+    other, done = tally.another(limits={}), []
+
+    def ask(number: int) -> httpx.Response:
+        with gate.client(tally.key) as client:
+            told = client.post(PATH, json=chat(max_tokens=1))
+            done.append(number)
+            return told
+
+    def ask_meanwhile() -> tuple[int, float]:
+        time.sleep(0.3)  # by now the others wait
+        began_s = time.monotonic()
+        with gate.client(other) as client:
+            status = client.post(PATH, json=chat(max_tokens=1)).status_code
+        return status, time.monotonic() - began_s
+
+    jobs: list[Callable[[], Any]] = [ask_meanwhile, *(lambda n=n: ask(n) for n in range(6))]
+    (status, took_s), *told = together(jobs, apart_s=0.05)
+    assert (status, took_s < 0.45) == (200, True)
+    assert [one.status_code for one in told] == [200] * 6
+    assert done == [*range(6)]
+    waits = [float(one.headers["x-queue-time-ms"]) for one in told]
+    assert waits[0] < 100
+    for place, wait_ms in enumerate(waits[1:], 1):
+        assert 450 * place - 100 < wait_ms < 450 * place + 400
+    assert tally.settled().used(tally.key).requests == 6
+
+
+def test_who_would_wait_too_long_is_refused_at_once(gate: RunningGate) -> None:
+    """over_limit wait: only if the refill comes before the deadline, behind all who wait already.
+
+    Ten seconds a turn and thirty of patience: three may wait, the others hear so at once. Those
+    who hang up while they wait leave nothing behind.
+    """
+    limits = EVERYWHERE | {"requests_per_minute": {"limit": 6, "burst": 1}}
+    tally = Tally(gate, limits=limits, more=WAITING | {"class": "interactive"})
+
+    def ask() -> httpx.Response | None:
+        with gate.client(tally.key) as client:
+            try:
+                return client.post(PATH, json=chat(max_tokens=1), timeout=2)
+            except httpx.TimeoutException:
+                return None
+
+    assert ask().status_code == 200
+
+    def crowd() -> Used:
+        told = together([ask] * 8)
+        refused = [one for one in told if one is not None]
+        assert 8 - len(refused) in (2, 3)
+        for one in refused:
+            assert code(one) == (429, "rate_limit_exceeded")
+            assert 25 < int(one.headers["retry-after"]) <= 50
+        return NOTHING
+
+    before_us = time.monotonic()
+    with_units = tally.settled().spent()
+    was = tally.used()
+    crowd()
+    assert time.monotonic() - before_us < 5
+    assert tally.settled().used() == was
+    after = tally.spent()
+    assert {scope: units["R"] for scope, units in after.items()} == {
+        scope: units["R"] for scope, units in with_units.items()
+    }
+
+
+@pytest.mark.parametrize("limit", ["requests_per_day", "requests_per_minute"])
+def test_a_wait_beyond_the_deadline_is_no_wait(pair: RunningGate, limit: str) -> None:
+    """over_limit wait: a refusal at once if the refill comes later than the class may wait."""
+    key = pair.new_key(limits={limit: 1}, **WAITING, **{"class": "patient"})
+    with pair.client(key) as client:
+        assert client.post(PATH, json=chat(max_tokens=1)).status_code == 200
+        began_s = time.monotonic()
+        assert client.post(PATH, json=chat(max_tokens=1)).status_code == 429
+    assert time.monotonic() - began_s < 1.5
+
+
+def test_a_wait_for_a_place_ends_when_one_is_free(pair: RunningGate) -> None:
+    """over_limit wait: of as many requests as may run at once, too."""
+    key = pair.new_key(limits={"concurrency": 1}, **WAITING)
+
+    def ask() -> tuple[int, float]:
+        with pair.client(key) as client:
+            told = client.post(PATH, json=chat(max_tokens=20))
+        return told.status_code, float(told.headers["x-queue-time-ms"])
+
+    told = together([ask] * 3)
+    assert [status for status, _ in told] == [200] * 3
+    assert sum(wait_ms > 200 for _, wait_ms in told) == 2
+
+
+def test_shadow_limits_refuse_nobody_and_say_what_they_would_have_done(pair: RunningGate) -> None:
+    """Shadow rules evaluate, count and set a header; they refuse nobody."""
+    shadow = {"shadow": {"requests_per_minute": ONE_AT_ONCE, "requests_per_day": 0}}
+    tally = Tally(pair, limits=EVERYWHERE | shadow, tenant_limits=EVERYWHERE | shadow)
+    with pair.client(tally.key) as client:
+        told = [client.post(PATH, json=chat()) for _ in range(3)]
+    assert [one.status_code for one in told] == [200] * 3
+    names = "requests_per_minute", "requests_per_day"
+    every = {f"{scope}:{name}" for scope in ("key", "tenant") for name in names}
+    never = {one for one in every if one.endswith("day")}
+    said = [set(one.headers["x-ratelimit-shadow"].split(", ")) for one in told]
+    assert said == [never, every, every]
+    assert tally.settled().used().requests == 3
+    until(lambda: tally.ledger()["shadow_refused"], 10, "the ledger's note")
+    assert tally.ledger()["refused"] == 0
+
+
+def test_exempt_keys_are_bound_by_nothing_and_all_others_by_their_limits(pair: RunningGate) -> None:
+    """Admins are limited like everyone unless marked exempt."""
+    tally = Tally(pair, limits={"exempt": True}, tenant_limits={"requests_per_day": 1})
+    admins = tally.another(
+        limits={"requests_per_minute": 1}, permissions=["run_inference", "manage_keys"]
+    )
+    with pair.client(tally.key) as client:
+        told = [client.post(PATH, json=chat()) for _ in range(3)]
+        assert client.get("/v1/auth/whoami").json()["limits"] == []
+    assert [one.status_code for one in told] == [200] * 3
+    assert not [name for name in told[0].headers if name.startswith("x-ratelimit")]
+    with pair.client(admins) as client:
+        assert client.post(PATH, json=chat()).status_code == 200
+        assert code(client.post(PATH, json=chat()))[0] == 429
+    with pair.client() as admin:
+        assert admin.post(PATH, json=chat()).headers["x-ratelimit-limit-requests"] == "600"
+
+
+SMALL = {"tokens_per_minute": {"limit": 60, "burst": 16}}
+CAPS = {
+    "a small limit": ({"limits": SMALL}, 10),
+    "the key's": ({"limits": {"output_cap": 7}}, 7),
+    "the key's on a model": ({"limits": {"models": {MODEL: {"output_cap": 3}}}}, 3),
+}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("why", CAPS)
+def test_a_reply_that_nobody_capped_is_capped_by_the_gate(
+    pair: RunningGate, why: str, stream: bool
+) -> None:
+    """No cap given and a small limit: the gate sets one, says so, and the engine obeys."""
+    asked, cap = CAPS[why]
+    body = chat("Hello") | {"stream": stream, "stream_options": {"include_usage": True}}
+    del body["max_tokens"]
+    if not stream:
+        del body["stream_options"]
+    with pair.client(pair.new_key(**asked)) as client:
+        told = client.post(PATH, json=body)
+    assert told.headers["x-output-cap"] == str(cap)
+    usage = (
+        [one["usage"] for one in frames(told.text) if one.get("usage")]
+        if stream
+        else [told.json()["usage"]]
+    )
+    assert usage[0]["completion_tokens"] == cap
+
+
+def test_a_completion_that_nobody_capped_is_capped_by_the_gate(pair: RunningGate) -> None:
+    """Output cap: the client's, else the key's; an engine's own default is neither."""
+    body = {"model": MODEL, "prompt": "1, 2, 3"}
+    for limits, cap in (({"output_cap": 5}, 5), (SMALL, 14), ({"output_cap": 30}, 30)):
+        with pair.client(pair.new_key(limits=limits)) as client:
+            told = client.post("/v1/completions", json=body)
+        assert told.headers["x-output-cap"] == str(cap)
+        assert told.json()["usage"]["completion_tokens"] == cap
+    with pair.client(pair.new_key()) as client:
+        told = client.post("/v1/completions", json=body)
+    assert "x-output-cap" not in told.headers
+    assert told.json()["usage"]["completion_tokens"] == 16
+
+
+def test_the_clients_own_cap_is_kept(pair: RunningGate) -> None:
+    """Output cap: the client's; a limit that is smaller is clamped to, and owed."""
+    with pair.client(pair.new_key(limits=SMALL | {"output_cap": 7})) as client:
+        told = client.post(PATH, json=chat("Hello", max_tokens=20))
+    assert "x-output-cap" not in told.headers
+    assert told.json()["usage"]["completion_tokens"] == 20
+    assert told.headers["x-ratelimit-remaining-tokens"] == "0"
+
+
+def test_of_two_caps_the_larger_is_held(pair: RunningGate) -> None:
+    """max_tokens and max_completion_tokens both: the larger counts; n replies hold n times it."""
+    for fields, output in (
+        ({"max_tokens": 5, "max_completion_tokens": 20}, 20),
+        ({"max_tokens": 20, "max_completion_tokens": 5}, 20),
+        ({"max_tokens": 20, "n": 3}, 60),
+    ):
+        tally, body = Tally(pair), chat("Hello") | fields | {"model": NARROW}
+
+        def leave(tally: Tally = tally, body: dict[str, Any] = body) -> None:
+            with pair.client(tally.key) as client, pytest.raises(httpx.TimeoutException):
+                client.post(PATH, json=body, timeout=1)
+
+        with no_seat_left(pair):
+            leaving = threading.Thread(target=leave)
+            leaving.start()
+            until(tally.leases, 5, "the hold", every_s=0.02)
+            held = tally.spent(NARROW)["key"]
+            leaving.join()
+            assert tally.settled().spent(NARROW)["key"]["T"] == 0
+        assert (held["i"], held["o"], held["t"]) == (6, output, 6 + output)
