@@ -71,6 +71,13 @@ class Used:
         return {kind.letter: units[kind.unit] for kind in KINDS if kind.unit != "seats"}
 
 
+def of_windows(units: dict[str, int]) -> dict[str, int]:
+    """Return what days and months count of ``units``; nothing of it is ever refilled early."""
+    return {
+        letter: count for letter, count in units.items() if BY_LETTER[letter].period != "minute"
+    }
+
+
 @dataclass
 class Tally:
     """A key in a tenant of its own, both under every kind of limit."""
@@ -97,19 +104,20 @@ class Tally:
         """Return a further key of the tenant, with the same limits unless told otherwise."""
         return self.gate.new_key(tenant=self.tenant, **{"limits": self.limits, **more})
 
-    def spent(self, model: str = MODEL) -> dict[str, dict[str, int]]:
+    def spent(self, model: str = MODEL, key: str | None = None) -> dict[str, dict[str, int]]:
         """Return the units that each scope has used of each kind, holds included."""
-        names = keys.scopes(self.tenant, self.key_id, model)[::2]
+        names = keys.scopes(self.tenant, (key or self.key).split("-")[2], model)[::2]
         scopes = ("key", "key_model", "tenant", "tenant_model")
         with self.gate.redis() as store:
             found = [store.hgetall(name) for name in names]
         return {scope: _units(fields) for scope, fields in zip(scopes, found, strict=True)}
 
-    def leases(self) -> list[str]:
-        """Return what requests of the tenant hold, anywhere."""
+    def leases(self) -> list[float]:
+        """Return until when requests of the tenant hold something, ms, in every scope."""
         with self.gate.redis() as store:
             names = store.keys(f"sg:{{t:{self.tenant}}}:leases*")
-            return [lease for name in names for lease in store.zrange(name, 0, -1)]
+            held = [one for name in names for one in store.zrange(name, 0, -1, withscores=True)]
+        return [until_ms for _, until_ms in held]
 
     def settled(self, limit_s: float = 15) -> "Tally":
         """Return when nothing is held any more."""

@@ -15,7 +15,8 @@ FIRST_BYTE_S = 4.0
 
 def with_two_gateways() -> dict[str, Any]:
     """Two gateways, a wide model and one with a single seat, and classes of little patience."""
-    config = simulated(prices=PRICES, seats=256, autoscaling={"max_replicas": 1})
+    slow = {"decode_ms_per_sequence": 1.0}  # two hundred at once take a fifth of a second a token
+    config = simulated(prices=PRICES, seats=256, autoscaling={"max_replicas": 1}, simulated=slow)
     args = config["applications"][0]["args"]
     narrow = {**copy.deepcopy(args["models"][0]), "name": NARROW, "seats": 1}
     args["models"].append(narrow)
