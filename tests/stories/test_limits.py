@@ -4,6 +4,7 @@ import random
 import re
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,9 +13,10 @@ import httpx
 import openai
 import pytest
 
+from serve_app.allowance import KINDS
 from serve_app.store import keys
 from tests.running import RunningGate, chat, until
-from tests.tally import EVERYWHERE, MODEL, NARROW, Tally, Used, frames, spoken
+from tests.tally import EVERY_KIND, EVERYWHERE, MODEL, NARROW, Tally, Used, frames, spoken
 
 PATH = "/v1/chat/completions"
 NOTHING = Used()
@@ -632,3 +634,153 @@ def test_of_two_caps_the_larger_is_held(pair: RunningGate) -> None:
             leaving.join()
             assert tally.settled().spent(NARROW)["key"]["T"] == 0
         assert (held["i"], held["o"], held["t"]) == (6, output, 6 + output)
+
+
+def limits_of(scope: str, small: dict[str, Any]) -> dict[str, Any]:
+    """Return every kind of limit, wide, and ``small`` ones for the caller or on the model."""
+    if scope.endswith("_model"):
+        return EVERYWHERE | {"models": {MODEL: EVERY_KIND | small, NARROW: EVERY_KIND}}
+    return EVERYWHERE | small
+
+
+SMALL_ONES = {
+    "requests_per_minute": (ONE_AT_ONCE, "rate_limit_exceeded"),
+    "output_tokens_per_minute": ({"limit": 1, "burst": 12}, "rate_limit_exceeded"),
+    "tokens_per_day": (20, "insufficient_quota"),
+    "cost_per_month": (0.00003, "insufficient_quota"),
+}
+
+
+@pytest.mark.parametrize("kind", SMALL_ONES)
+@pytest.mark.parametrize("scope", ["key", "key_model", "tenant", "tenant_model"])
+def test_one_limit_refuses_and_no_other_is_touched(
+    pair: RunningGate, scope: str, kind: str
+) -> None:
+    """One step, all scopes, all or nothing. A refusal consumes nothing and names the scope."""
+    limit, wanted = SMALL_ONES[kind]
+    whose = "limits" if scope.startswith("key") else "tenant_limits"
+    tally = Tally(pair, **{whose: limits_of(scope, {kind: limit})})
+    with pair.client(tally.key) as client:
+        assert client.post(PATH, json=chat()).status_code == 200
+
+        def ask() -> Used:
+            told = client.post(PATH, json=chat())
+            assert code(told) == (429, wanted)
+            details = told.json()["error"]["details"]
+            assert (details["scope"], details["limit"]) == (scope, kind)
+            assert told.headers["x-refused-by"] == f"{scope}:{kind}"
+            return NOTHING
+
+        charged(tally, ask)
+        other_model = client.post(PATH, json=chat() | {"model": NARROW})
+        assert other_model.status_code == (200 if scope.endswith("_model") else 429)
+
+
+@pytest.mark.parametrize("scope", ["key", "tenant_model"])
+def test_as_many_run_at_once_as_may(pair: RunningGate, scope: str) -> None:
+    """Concurrency is leases: one more is refused, and let in when one has ended."""
+    whose = "limits" if scope == "key" else "tenant_limits"
+    tally = Tally(pair, **{whose: limits_of(scope, {"concurrency": 1})})
+    body = chat(max_tokens=1_000, stream=True)
+    with pair.client(tally.key) as client:
+        with client.stream("POST", PATH, json=body) as running:
+            lines = running.iter_lines()
+            next(lines)
+            told = client.post(PATH, json=chat())
+            assert code(told) == (429, "rate_limit_exceeded")
+            assert told.headers["x-refused-by"] == f"{scope}:concurrency"
+            assert told.headers["retry-after"] == "1"
+            assert tally.spent()["key"]["R"] == 1
+        tally.settled()
+        assert client.post(PATH, json=chat()).status_code == 200
+
+
+def test_changed_limits_bind_the_next_request(pair: RunningGate) -> None:
+    """Under load, on two gateways: in force at once. A limit of 0 means never, and says so."""
+    tally, stop, answers = Tally(pair, limits={}), threading.Event(), []
+
+    def call() -> None:
+        with pair.client(tally.key) as client:
+            while not stop.is_set() and len(answers) < 5_000:
+                began_s = time.monotonic()
+                answers.append((began_s, client.post(PATH, json=chat(max_tokens=1))))
+
+    def change(limits: dict[str, Any]) -> float:
+        with pair.client() as admin:
+            path, whose = f"/v1/auth/api-keys/{tally.key_id}", {"tenant": tally.tenant}
+            changed = admin.patch(path, params=whose, json={"limits": limits})
+        assert changed.status_code == 200, changed.text
+        return time.monotonic()
+
+    def seen(more: int) -> None:
+        wanted = len(answers) + more
+        until(lambda: len(answers) >= wanted, 30, "the load", every_s=0.01)
+
+    callers = threading.Thread(target=together, args=([call] * 4,))
+    callers.start()
+    seen(20)
+    never_s = change({"requests_per_minute": 0})
+    seen(60)
+    asked_s = time.monotonic()
+    again_s = change({"requests_per_minute": 1_000_000})
+    seen(20)
+    stop.set()
+    callers.join()
+    after = [told for began_s, told in answers if never_s < began_s < asked_s][:50]
+    assert {code(told) for told in after} == {(429, "insufficient_quota")}
+    assert "requests_per_minute is 0" in after[0].json()["error"]["message"]
+    assert after[0].headers["x-should-retry"] == "false"
+    assert "retry-after" not in after[0].headers
+    assert {told.status_code for began_s, told in answers if began_s > again_s} == {200}
+
+
+def used_by_two(pair: RunningGate) -> tuple[Tally, str]:
+    """Return a tenant whose key asked three times, and its admin who asked twice."""
+    tally = Tally(pair)
+    other = tally.another(permissions=["run_inference", "use_streaming", "manage_keys"])
+    for key, times in ((tally.key, 3), (other, 2)):
+        with pair.client(key) as client:
+            for _ in range(times):
+                assert client.post(PATH, json=chat("Hello")).status_code == 200
+    return tally.settled(), other
+
+
+def test_who_asks_is_told_what_it_may_see_of_the_use(pair: RunningGate) -> None:
+    """GET /v1/usage: own; the tenant's and all with permission; JSON and CSV."""
+    tally, other = used_by_two(pair)
+    with pair.client(tally.key) as client:
+        own = client.get("/v1/usage").json()
+        assert client.get("/v1/usage", params={"key": other.split("-")[2]}).status_code == 403
+    assert (own["totals"]["requests"], own["totals"]["output_tokens"]) == (3, 24)
+    assert {row["key"] for row in own["data"]} == {tally.key_id}
+    with pair.client(other) as client:
+        rows = client.get("/v1/usage").json()["data"]
+        assert client.get("/v1/usage", params={"tenant": "default"}).status_code == 403
+    expected = {tally.key_id: 3, other.split("-")[2]: 2}
+    assert {row["key"]: row["requests"] for row in rows} == expected
+    with pair.client() as admin:
+        assert admin.post(PATH, json=chat()).status_code == 200
+        asked = {"tenant": tally.tenant, "format": "csv", "group_by": "tenant,model,class"}
+        lines = admin.get("/v1/usage", params=asked).text.splitlines()
+        everyone = admin.get("/v1/usage", params={"group_by": "tenant"}).json()
+    assert lines[1].startswith(f"{tally.tenant},{MODEL},standard,5,30,40,")
+    assert {"default", tally.tenant} <= {row["tenant"] for row in everyone["data"]}
+
+
+def test_who_asks_is_told_what_is_left_of_every_limit(pair: RunningGate) -> None:
+    """GET /v1/auth/whoami: what is left of every limit in every scope, and when it refills."""
+    tally, _ = used_by_two(pair)
+    with pair.client(tally.key) as client:
+        left = client.get("/v1/auth/whoami").json()["limits"]
+    used, kinds = {"key": Used(3, 18, 24), "tenant": Used(5, 30, 40)}, {k.name: k for k in KINDS}
+    for one in left:
+        whose, kind = one["scope"].removesuffix("_model"), kinds[one["limit"]]
+        units = (used[whose] if one["model"] != NARROW else NOTHING).in_units()
+        gone = units.get(kind.letter, 0) / (1e9 if kind.is_money else 1)
+        assert one["remaining"] == pytest.approx(one["burst"] - gone, abs=1e-12)
+        assert one["resets_at"]
+    on_models = {
+        (f"{who}_model", name): 12 for who in ("key", "tenant") for name in (MODEL, NARROW)
+    }
+    scopes = Counter((one["scope"], one["model"]) for one in left)
+    assert scopes == {("key", None): 12, ("tenant", None): 12, **on_models}
