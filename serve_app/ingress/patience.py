@@ -32,6 +32,11 @@ class _Turn:
     booked_s: float = 0.0
     refill_s: float = 0.0
 
+    @property
+    def is_short(self) -> bool:
+        """Whether one more that is like the last would be let in before its deadline."""
+        return self.booked_s + self.refill_s <= self.queue_class.max_wait_s
+
 
 class Patience:
     """The requests of one gateway that wait for their limits."""
@@ -49,7 +54,7 @@ class Patience:
         """
         began_s = time.monotonic()
         turn = self._turns.get(whose)
-        if turn is not None and self._may_stand(turn):
+        if turn is not None and turn.is_short and self._has_room(turn):
             return await self._in_turn(whose, turn, hold, began_s, turn.refill_s)
         bill = await hold()
         turn = self._turns.get(whose)
@@ -57,14 +62,13 @@ class Patience:
         if wait_s is None:
             return bill
         turn = turn or _Turn(bill.queue_class)
-        if wait_s < 0 or not self._may_stand(turn):
+        if wait_s < 0 or not self._has_room(turn):
             return _refused(bill, abs(wait_s))
         return await self._in_turn(whose, turn, hold, began_s, _refill_s(bill), bill)
 
-    def _may_stand(self, turn: _Turn) -> bool:
-        """Return whether one more may wait: neither too long nor among too many."""
-        room = self._waiting[turn.queue_class.name] < turn.queue_class.max_tickets
-        return room and turn.booked_s <= turn.queue_class.max_wait_s
+    def _has_room(self, turn: _Turn) -> bool:
+        """Return whether fewer wait of its class than may."""
+        return self._waiting[turn.queue_class.name] < turn.queue_class.max_tickets
 
     async def _in_turn(
         self,

@@ -16,7 +16,17 @@ import pytest
 from serve_app.allowance import KINDS
 from serve_app.store import keys
 from tests.running import RunningGate, chat, until
-from tests.tally import EVERY_KIND, EVERYWHERE, MODEL, NARROW, Tally, Used, frames, spoken
+from tests.tally import (
+    EVERY_KIND,
+    EVERYWHERE,
+    MODEL,
+    NARROW,
+    Tally,
+    Used,
+    frames,
+    of_windows,
+    spoken,
+)
 
 PATH = "/v1/chat/completions"
 NOTHING = Used()
@@ -435,9 +445,10 @@ def test_who_would_rather_wait_is_served_in_turn(gate: RunningGate) -> None:
     """over_limit wait: served when the refill comes, in order; nobody else is held up."""
     tally = Tally(gate, limits=EVERY_HALF_SECOND, tenant_limits={}, more=WAITING)
     other, done = tally.another(limits={}), []
+    clients = [gate.client(tally.key) for _ in range(6)]  # each costs more time than a request
 
     def ask(number: int) -> httpx.Response:
-        with gate.client(tally.key) as client:
+        with clients[number] as client:
             told = client.post(PATH, json=chat(max_tokens=1))
             done.append(number)
             return told
@@ -450,14 +461,14 @@ def test_who_would_rather_wait_is_served_in_turn(gate: RunningGate) -> None:
         return status, time.monotonic() - began_s
 
     jobs: list[Callable[[], Any]] = [ask_meanwhile, *(lambda n=n: ask(n) for n in range(6))]
-    (status, took_s), *told = together(jobs, apart_s=0.05)
-    assert (status, took_s < 0.45) == (200, True)
+    (status, took_s), *told = together(jobs, apart_s=0.1)
+    assert (status, took_s < 1) == (200, True), took_s
     assert [one.status_code for one in told] == [200] * 6
     assert done == [*range(6)]
     waits = [float(one.headers["x-queue-time-ms"]) for one in told]
-    assert waits[0] < 100
+    assert waits[0] < 300
     for place, wait_ms in enumerate(waits[1:], 1):
-        assert 450 * place - 100 < wait_ms < 450 * place + 400
+        assert 400 * place - 200 < wait_ms < 400 * place + 800
     assert tally.settled().used(tally.key).requests == 6
 
 
@@ -479,24 +490,17 @@ def test_who_would_wait_too_long_is_refused_at_once(gate: RunningGate) -> None:
 
     assert ask().status_code == 200
 
-    def crowd() -> Used:
-        told = together([ask] * 8)
-        refused = [one for one in told if one is not None]
-        assert 8 - len(refused) in (2, 3)
-        for one in refused:
-            assert code(one) == (429, "rate_limit_exceeded")
-            assert 25 < int(one.headers["retry-after"]) <= 50
-        return NOTHING
-
-    before_us = time.monotonic()
-    with_units = tally.settled().spent()
-    was = tally.used()
-    crowd()
-    assert time.monotonic() - before_us < 5
+    before, was = tally.settled().spent(), tally.used()
+    began_s = time.monotonic()
+    refused = [one for one in together([ask] * 8) if one is not None]
+    assert time.monotonic() - began_s < 5
+    assert 8 - len(refused) in (2, 3)
+    for one in refused:
+        assert code(one) == (429, "rate_limit_exceeded")
+        assert 25 < int(one.headers["retry-after"]) <= 50
     assert tally.settled().used() == was
-    after = tally.spent()
-    assert {scope: units["R"] for scope, units in after.items()} == {
-        scope: units["R"] for scope, units in with_units.items()
+    assert {who: of_windows(units) for who, units in tally.spent().items()} == {
+        who: of_windows(units) for who, units in before.items()
     }
 
 
@@ -698,6 +702,7 @@ def test_as_many_run_at_once_as_may(pair: RunningGate, scope: str) -> None:
 def test_changed_limits_bind_the_next_request(pair: RunningGate) -> None:
     """Under load, on two gateways: in force at once. A limit of 0 means never, and says so."""
     tally, stop, answers = Tally(pair, limits={}), threading.Event(), []
+    callers = threading.Thread(target=lambda: together([call] * 4))
 
     def call() -> None:
         with pair.client(tally.key) as client:
@@ -713,10 +718,9 @@ def test_changed_limits_bind_the_next_request(pair: RunningGate) -> None:
         return time.monotonic()
 
     def seen(more: int) -> None:
-        wanted = len(answers) + more
-        until(lambda: len(answers) >= wanted, 30, "the load", every_s=0.01)
+        more += len(answers)
+        until(lambda: len(answers) >= more, 30, "the load", every_s=0.01)
 
-    callers = threading.Thread(target=together, args=([call] * 4,))
     callers.start()
     seen(20)
     never_s = change({"requests_per_minute": 0})
@@ -726,11 +730,10 @@ def test_changed_limits_bind_the_next_request(pair: RunningGate) -> None:
     seen(20)
     stop.set()
     callers.join()
-    after = [told for began_s, told in answers if never_s < began_s < asked_s][:50]
-    assert {code(told) for told in after} == {(429, "insufficient_quota")}
-    assert "requests_per_minute is 0" in after[0].json()["error"]["message"]
-    assert after[0].headers["x-should-retry"] == "false"
-    assert "retry-after" not in after[0].headers
+    first, *others = (told for began_s, told in answers if never_s < began_s < asked_s)
+    assert {code(told) for told in (first, *others[:50])} == {(429, "insufficient_quota")}
+    assert "requests_per_minute is 0" in first.json()["error"]["message"]
+    assert (first.headers["x-should-retry"], "retry-after" in first.headers) == ("false", False)
     assert {told.status_code for began_s, told in answers if began_s > again_s} == {200}
 
 

@@ -18,7 +18,7 @@ from tests.stories.conftest import HOLD_TTL_S
 from tests.tally import MODEL, NARROW, Tally, Used, of_windows, spoken
 
 PATH = "/v1/chat/completions"
-STREAMS, TOKENS = 200, 40
+STREAMS, TOKENS = 200, 80
 NO_LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=None)
 
 
