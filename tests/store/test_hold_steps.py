@@ -1,16 +1,15 @@
 """Hold, renew and settle in the store, and their pure twins, stay equal (CONTRACT §4, D5)."""
 
 import asyncio
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
-import pytest
 import redis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from serve_app.allowance import Limits
-from serve_app.limits import Charge, Demand, Hold, Holds, State, Terms, Usage
+from serve_app.limits import Charge, Demand, Hold, Holds, Terms, Usage
 from serve_app.limits.bound import bind
 from serve_app.limits.scope import Scope
 from serve_app.limits.step import Asked, judge, renew, settle
