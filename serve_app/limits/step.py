@@ -65,7 +65,7 @@ def judge(scopes: Sequence[Scope], binds: Sequence[Bounds], asked: Asked, now_us
         full = least = _NOTHING
     for scope, one in zip(scopes, binds, strict=True):
         if one.bounds:
-            scope.release_expired({bound.field for bound in one.bounds if bound.limit}, now_us)
+            scope.release_expired(one.bounds, now_us)
     told = [
         scopes[at].ask(bound, full[bound.kind.unit], least[bound.kind.unit], now_us)
         for at, bound in bounds

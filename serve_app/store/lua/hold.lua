@@ -43,8 +43,8 @@ Twin     serve_app/limits/step.py
 --@include learning
 --@include judge
 local d, ttl_ms = demand_of(ARGV[9]), whole(ARGV[8])
-if not d or not ttl_ms then
-  return redis.error_reply("ERR hold: demand and ttl_ms are numbers")
+if not d or not ttl_ms or (d.requests > 0 and not string.find(ARGV[7], "^%S+$")) then
+  return redis.error_reply("ERR hold: demand and ttl_ms are numbers, request is a name")
 end
 local now_us = server_time_us()
 local who = {record = KEYS[1], mark = KEYS[3], tenant = KEYS[2], must_exist = ARGV[3] == "1"}
@@ -58,5 +58,7 @@ bind_all(scopes, limits or ARGV[4], ARGV[5], tenant_limits, ARGV[6])
 local bytes_per_token, learned = expected({learned = KEYS[4]})
 d.input = d.fixed + math.ceil(d.text_bytes / bytes_per_token)
 local out, cap = expected_output(scopes, d, learned)
-local place, said, leases = judged(scopes, d, out, ARGV[7], now_us, ttl_ms)
-return {state, attributes, theirs, now_us, place, d.input, d.choices * out, cap, leases, said}
+local place, said, leases = judged(scopes, d, out, ARGV[7], now_us, ttl_ms) -- reads all, then writes
+note_use(who, now_us)
+return {state, attributes, theirs, now_us, place, d.input, math.min(d.choices * out, MOST), cap,
+        leases, said}

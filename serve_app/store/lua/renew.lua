@@ -16,18 +16,19 @@ Clock    the store's TIME
 Twin     serve_app/limits/step.py
 ]]
 --@include gcra
-local ttl_ms, there = whole(ARGV[1]), 0
+local ttl_ms, found = whole(ARGV[1]), {}
 if not ttl_ms then
   return redis.error_reply("ERR renew: ttl_ms is a whole number")
 end
-local now_us = server_time_us()
-local until_ms, names = math.floor(now_us / 1000) + ttl_ms, {KEYS[1], KEYS[2], KEYS[3], KEYS[4]}
+local now_us, names = server_time_us(), {KEYS[1], KEYS[2], KEYS[3], KEYS[4]}
 for at, lease in ipairs({ARGV[2], ARGV[3], ARGV[4], ARGV[5]}) do
-  local k = {leases = names[at]}
+  local k = {leases = names[at], lease = lease}
   if lease ~= "" and redis.call("ZSCORE", k.leases, lease) then
-    redis.call("ZADD", k.leases, "XX", until_ms, lease)
-    redis.call("PEXPIRE", k.leases, math.max(ttl_ms, redis.call("PTTL", k.leases)))
-    there = there + 1
+    found[#found + 1] = k
   end
 end
-return {there, now_us}
+for _, k in ipairs(found) do
+  redis.call("ZADD", k.leases, "XX", math.floor(now_us / 1000) + ttl_ms, k.lease)
+  redis.call("PEXPIRE", k.leases, kept_ms(math.max(ttl_ms, redis.call("PTTL", k.leases)) * 1000))
+end
+return {#found, now_us}

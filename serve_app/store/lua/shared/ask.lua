@@ -1,4 +1,5 @@
--- Twin: serve_app/limits/scope.py. Needs bound.lua and scope.lua. `d` is what a request asks for.
+-- Twin: serve_app/limits/scope.py. Needs scope.lua. `d` is what a request asks for.
+-- Reads a scope, and what requests hold whose time is over: their gateway is gone. Nothing is written.
 local function load(k, now_us)
   local names = {"born"}
   for at, is in ipairs(k.bounds) do
@@ -11,15 +12,26 @@ local function load(k, now_us)
       k.values[is.field] = read_value(is.field, told[at + 1], is.limit, now_us)
     end
   end
-  k.changed = release_expired(k, now_us)
+  k.expired = redis.call("ZRANGE", k.leases, "-inf", math.floor(now_us / 1000), "BYSCORE",
+                         "LIMIT", 0, RELEASED_AT_ONCE)
+  for _, text in ipairs(k.expired) do
+    local lease = lease_of(text) or {terms = {}}
+    lease.there = true
+    for _, term in ipairs(lease.terms) do
+      if k.values[term.field] then
+        correct(k.values[term.field], lease, term, 0, k.born_us)
+      end
+    end
+  end
 end
 
 local function ask_seats(k, bound, units, now_us)
   local from = string.format("(%.0f", math.floor(now_us / 1000))
   local taken = redis.call("ZCOUNT", k.leases, from, "+inf")
   local left = bound.limit - taken - units
+  local fits, held = left >= 0 or units == 0, taken + units > 0
   return {left = math.max(left >= 0 and left or left + units, 0),
-          wait_us = left >= 0 and 0 or SEAT_WAIT_US, reset_us = taken + units > 0 and SEAT_WAIT_US or 0}
+          wait_us = fits and 0 or SEAT_WAIT_US, reset_us = held and SEAT_WAIT_US or 0}
 end
 
 -- What a bound says to a request that asks for `full` and needs at `least` so much, by unit.
@@ -38,22 +50,4 @@ local function ask(k, bound, full, least, now_us)
   end
   said.wait_us = never and -1 or said.wait_us
   bound.said = said
-end
-
--- Writes the values of a scope; returns for how long they matter, us.
-local function save(k, now_us)
-  local written, ttl_us = {"born", string.format("%.0f", k.born_us)}, 1000
-  for _, is in ipairs(k.bounds) do
-    local value = k.values[is.field]
-    if value then
-      written[#written + 1], written[#written + 2] = is.field, value_text(value)
-      ttl_us = math.max(ttl_us, value.ends_us and value.ends_us - now_us
-                                or divided_up(value.debt, is.limit))
-    end
-  end
-  if #written > 2 then
-    redis.call("HSET", k.state, unpack(written))
-    redis.call("PEXPIRE", k.state, math.ceil(ttl_us / 1000))
-  end
-  return ttl_us
 end

@@ -21,12 +21,13 @@ local function bind(k, line)
   for letter, limit, burst, shadow in string.gmatch(line, "(%a) (%d+) (%d+) (%d)") do
     local field = (shadow == "1" and "s" or "") .. letter
     if letter == "n" then
-      k.output_cap = k.output_cap or tonumber(limit)
+      k.output_cap = k.output_cap or math.min(tonumber(limit), MOST)
     elseif not k.has[field] and UNIT[letter] then
       k.has[field] = true
       k.bounds[#k.bounds + 1] = {letter = letter, field = field, unit = UNIT[letter],
-                                 period = PERIOD[letter], limit = tonumber(limit),
-                                 burst = tonumber(burst), shadow = shadow == "1"}
+                                 period = PERIOD[letter], shadow = shadow == "1",
+                                 limit = math.min(tonumber(limit), MOST),
+                                 burst = math.min(tonumber(burst), MOST)}
     end
   end
 end

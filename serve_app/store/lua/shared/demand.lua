@@ -3,14 +3,14 @@ local function demand_of(text)
   local d, places = {}, {"requests", "text_bytes", "fixed", "choices", "cap", "output_cap",
                          "nanos_in", "nanos_out"}
   for word in string.gmatch(text, "%S+") do
-    local place = table.remove(places, 1)
-    if not place or not string.find(word, "^%-?%d[%d.e-]*$") or not tonumber(word) then
+    local place, number = table.remove(places, 1), tonumber(word)
+    local kind = #places < 2 and "^%d[%d.e+-]*$" or #places < 4 and "^%-?%d+$" or "^%d+$"
+    if not place or not number or not string.find(word, kind) or number < -1 or number > MOST then
       return nil
     end
-    d[place] = tonumber(word)
+    d[place] = number
   end
-  return #places == 0 and d.requests >= 0 and d.text_bytes >= 0 and d.fixed >= 0 and d.choices >= 0
-         and d.nanos_in >= 0 and d.nanos_out >= 0 and d
+  return #places == 0 and d.requests <= 1 and d
 end
 
 -- What a request counts as, by unit, if each of its replies has `out` tokens.

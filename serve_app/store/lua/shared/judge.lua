@@ -27,7 +27,7 @@ local function judged(scopes, d, out, request, now_us, ttl_ms)
   for at, k in ipairs(scopes) do
     local binds = #k.bounds > 0
     leases[at] = binds and not worst and d.requests > 0 and take(k, request, now_us, ttl_ms) or ""
-    if binds and leases[at] == "" and k.changed then
+    if binds and leases[at] == "" and #k.expired > 0 then
       save(k, now_us)
     end
     for _, is in ipairs(k.bounds) do

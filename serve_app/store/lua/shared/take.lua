@@ -20,22 +20,43 @@ local function bind_all(scopes, own, defaults, theirs, model)
   bind(scopes[4], one)
 end
 
+-- Writes the values of a scope and drops what is over; returns for how long they matter, us.
+local function save(k, now_us)
+  if #k.expired > 0 then
+    redis.call("ZREM", k.leases, unpack(k.expired))
+  end
+  local written, ttl_us = {"born", string.format("%.0f", k.born_us)}, 1000
+  for _, is in ipairs(k.bounds) do
+    local value = k.values[is.field]
+    if value then
+      written[#written + 1], written[#written + 2] = is.field, value_text(value)
+      ttl_us = math.max(ttl_us, value.ends_us and value.ends_us - now_us
+                                or divided_up(value.debt, is.limit))
+    end
+  end
+  if #written > 2 then
+    redis.call("HSET", k.state, unpack(written))
+    redis.call("PEXPIRE", k.state, kept_ms(ttl_us))
+  end
+  return ttl_us
+end
+
 -- Takes what was asked, where it fits; returns the lease.
 local function take(k, request, now_us, ttl_ms)
   local lease = {string.format("%s %.0f", request, now_us)}
   for _, is in ipairs(k.bounds) do
     local value = is.said.wait_us == 0 and k.values[is.field]
     if value and value.debt then
-      value.debt, value.limit = value.debt + is.units * MINUTE_US, is.limit
-      lease[#lease + 1] = string.format("%s %.0f %.0f %.0f %.0f", is.field, is.units, value.debt,
-                                        value.returned, is.limit)
+      take_from(value, is.units)
+      lease[#lease + 1] = string.format("%s %.0f %.0f %.0f", is.field, is.units, value.total,
+                                        is.limit)
     elseif value then
       value.used = value.used + is.units
-      lease[#lease + 1] = string.format("%s %.0f %.0f 0 0", is.field, is.units, value.number)
+      lease[#lease + 1] = string.format("%s %.0f %.0f 0", is.field, is.units, value.number)
     end
   end
   local ttl_us, text = save(k, now_us), table.concat(lease, " ")
   redis.call("ZADD", k.leases, math.floor(now_us / 1000) + ttl_ms, text)
-  redis.call("PEXPIRE", k.leases, math.max(ttl_ms, math.ceil(ttl_us / 1000)))
+  redis.call("PEXPIRE", k.leases, kept_ms(math.max(ttl_ms * 1000, ttl_us)))
   return text
 end

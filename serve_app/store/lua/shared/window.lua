@@ -33,7 +33,7 @@ end
 
 -- What a window says to `units`; nothing is taken.
 local function ask_window(window, bound, units, now_us)
-  local fits = window.used + units <= bound.limit
+  local fits = units == 0 or window.used + units <= bound.limit
   local left = math.max(bound.limit - window.used - (fits and units or 0), 0)
   local ends_in_us = window.ends_us - now_us
   return {left = left, wait_us = fits and 0 or ends_in_us, reset_us = ends_in_us}
