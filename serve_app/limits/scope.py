@@ -114,7 +114,7 @@ class Scope:
     def settle(self, lease: str, used: Mapping[str, int], now_us: int) -> None:
         """Put what was ``used``, by unit, in the place of what ``lease`` holds.
 
-        A lease that was given back meanwhile is charged all of it.
+        A lease whose time is over is given back first, whoever noticed, and is charged all of it.
         """
         self._settle(lease, used, now_us)
 
@@ -125,23 +125,29 @@ class Scope:
         now_us: int,
         only: Collection[str] | None = None,
     ) -> None:
-        there = self.leases.pop(lease, None) is not None
+        until_ms = self.leases.pop(lease, None)
         at_us, terms = lease_read(lease)
         for name, taken in terms.items():
             if only is not None and name not in only:
                 continue
             units = used.get(BY_LETTER[name[-1]].unit, 0)
-            held = taken.units if there else 0
-            value = self._corrected(name, taken, units - held, at_us, now_us)
-            spent = value.debt if isinstance(value, Bucket) else value.used
-            if name in self.values or spent:
-                self.values[name] = value
-                self.born_us = now_us if self.born_us is None else self.born_us
+            if until_ms is not None and until_ms <= now_us // 1_000:
+                self._correct(name, taken, -taken.units, at_us, now_us)
+            elif until_ms is not None:
+                units -= taken.units
+            self._correct(name, taken, units, at_us, now_us)
+
+    def _correct(self, name: str, taken: Taken, more: int, at_us: int, now_us: int) -> None:
+        """Charge so much ``more`` than was taken at ``at_us``, or give back as much as less."""
+        value = self._corrected(name, taken, more, at_us, now_us)
+        spent = value.debt if isinstance(value, Bucket) else value.used
+        if name in self.values or spent:
+            self.values[name] = value
+            self.born_us = now_us if self.born_us is None else self.born_us
 
     def _corrected(
         self, name: str, taken: Taken, more: int, at_us: int, now_us: int
     ) -> Bucket | Window:
-        """Return the value of ``name`` with so much ``more`` in it, or less; taken at ``at_us``."""
         if BY_LETTER[name[-1]].period != "minute":
             return window.charged(self._window(name, now_us), taken.total, more)
         was = self.values.get(name)

@@ -48,7 +48,7 @@ local now_us = server_time_us()
 if redis.call("GET", KEYS[1]) then
   return {0, now_us}
 end
-read_all(scopes, {usage = KEYS[2], used = KEYS[3], learned = KEYS[4]})
+read_all(scopes, {usage = KEYS[2], used = KEYS[3], learned = KEYS[4]}, now_us)
 redis.call("SET", KEYS[1], 1, "EX", ARGV[6])
 local used = {requests = counts[1], input = counts[2], output = counts[3],
               tokens = counts[2] + counts[3], cost = counts[5]}

@@ -16,10 +16,9 @@ local function load(k, now_us)
                          "LIMIT", 0, RELEASED_AT_ONCE)
   for _, text in ipairs(k.expired) do
     local lease = lease_of(text) or {terms = {}}
-    lease.there = true
     for _, term in ipairs(lease.terms) do
       if k.values[term.field] then
-        correct(k.values[term.field], lease, term, 0, k.born_us)
+        correct(k.values[term.field], lease, term, -term.units, k.born_us)
       end
     end
   end

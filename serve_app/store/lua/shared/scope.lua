@@ -24,9 +24,8 @@ local function value_text(value)
   return value.debt and bucket_text(value) or window_text(value)
 end
 
--- Changes a value by `used` units instead of the `held` ones; a hold that is gone gives nothing back.
-local function correct(value, lease, term, used, born_us)
-  local more = used - (lease.there and term.units or 0)
+-- Charges a value so many units `more` than its `term` of a lease took, or gives back as many as less.
+local function correct(value, lease, term, more, born_us)
   if not value.debt then
     value.used = value.number == term.total and math.max(value.used + more, 0) or value.used
   elseif more >= 0 then

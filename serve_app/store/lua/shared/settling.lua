@@ -23,7 +23,7 @@ local function leases_of(scopes)
 end
 
 -- Reads whatever will be written: what is of a wrong type fails here, before anything is.
-local function read_all(scopes, k)
+local function read_all(scopes, k, now_us)
   for _, k in ipairs(scopes) do
     if k.lease then
       local names = {"born"}
@@ -31,7 +31,7 @@ local function read_all(scopes, k)
         names[at + 1] = term.field
       end
       k.told = redis.call("HMGET", k.state, unpack(names))
-      k.lease.there = redis.call("ZSCORE", k.leases, k.text) ~= false
+      k.until_ms = tonumber(redis.call("ZSCORE", k.leases, k.text) or nil)
     end
   end
   redis.call("HLEN", k.usage)
@@ -39,7 +39,8 @@ local function read_all(scopes, k)
   redis.call("HLEN", k.learned)
 end
 
--- Puts what was `used`, by unit, in the place of what the lease of a scope holds.
+-- Puts what was `used`, by unit, in the place of what the lease of a scope holds. A lease whose time
+-- is over is given back first, whoever noticed.
 local function settle_scope(k, used, now_us)
   if not k.lease then
     return
@@ -48,7 +49,13 @@ local function settle_scope(k, used, now_us)
   local written = {"born", string.format("%.0f", born_us)}
   for at, term in ipairs(k.lease.terms) do
     local value = read_value(term.field, k.told[at + 1], term.limit, now_us, true)
-    correct(value, k.lease, term, used[UNIT[string.sub(term.field, -1)]], born_us)
+    local units = used[UNIT[string.sub(term.field, -1)]]
+    if k.until_ms and k.until_ms <= math.floor(now_us / 1000) then
+      correct(value, k.lease, term, -term.units, born_us)
+    elseif k.until_ms then
+      units = units - term.units
+    end
+    correct(value, k.lease, term, units, born_us)
     if k.told[at + 1] or (value.debt or value.used) > 0 then
       written[#written + 1], written[#written + 2] = term.field, value_text(value)
       ttl_us = math.max(ttl_us, value.ends_us and value.ends_us - now_us
