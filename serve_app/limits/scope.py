@@ -59,9 +59,8 @@ class Scope:
             for lease, until_ms in self.leases.items()
             if until_ms <= now_us // 1_000
         )
-        for bound in bounds if expired else ():
-            if isinstance(self.values.get(bound.field), Bucket) and bound.limit:
-                self.values[bound.field] = gcra.paid(self._bucket(bound, now_us), now_us)
+        if expired:
+            self.keep(bounds, now_us)
         for _, lease in expired[:RELEASED_AT_ONCE]:
             self._settle(lease, {}, now_us, only=[bound.field for bound in bounds if bound.limit])
 
@@ -111,11 +110,30 @@ class Scope:
         self.leases[lease] = until_ms
         return lease
 
+    def keep(self, bounds: Sequence[Bound], now_us: int) -> None:
+        """Bring the values of ``bounds`` up to date and forget all others.
+
+        If a limit was taken away, what is held from before gives nothing back.
+        """
+        kept = {one.field: one for one in bounds if one.limit and one.kind.period}
+        if self.values.keys() - kept.keys():
+            self.born_us = now_us
+        for name, bound in kept.items():
+            if bound.kind.period == "minute":
+                self.values[name] = gcra.paid(self._bucket(bound, now_us), now_us)
+            else:
+                self.values[name] = self._window(name, now_us)
+        self.values = {name: self.values[name] for name in kept}
+        self.born_us = now_us if kept and self.born_us is None else self.born_us
+
     def settle(self, lease: str, used: Mapping[str, int], now_us: int) -> None:
         """Put what was ``used``, by unit, in the place of what ``lease`` holds.
 
         A lease whose time is over is given back first, whoever noticed, and is charged all of it.
         """
+        for name, value in self.values.items():
+            if isinstance(value, Bucket):
+                self.values[name] = gcra.paid(value, now_us)
         self._settle(lease, used, now_us)
 
     def _settle(

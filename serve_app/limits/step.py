@@ -126,6 +126,8 @@ def _taken(
     until_ms = now_us // 1_000 + asked.ttl_ms
     leases = []
     for scope, one in zip(scopes, binds, strict=True):
+        if one.bounds:
+            scope.keep(one.bounds, now_us)
         units = {
             bound: min(full[bound.kind.unit], bound.burst)
             for bound in one.bounds

@@ -1,37 +1,34 @@
--- Twin: serve_app/limits/scope.py. Needs gcra.lua, window.lua and bound.lua. A scope `k` has its
--- bounds, `state` (hash: "born" and a text for each bound) and `leases` (zset: what a request holds ->
--- expiry, ms). A lease is "<request> <at_us>" and for each bound " <field> <units> <total> <limit>", of
--- a window " <field> <units> <number> 0".
+-- Twin: serve_app/limits/scope.py. Needs gcra.lua, window.lua and bound.lua. A scope `k` has `state`
+-- and `leases`. The state is MessagePack of {born us, at us, due ms, until ms} and for each
+-- rate field, debt, total, limit, for each window field, used, number, 0. The leases are a zset of what
+-- requests hold, until ms: "<request> <at us>" and for each bound " <field> <units> <total> <limit>", of
+-- a window " <field> <units> <number> 0". No lease ends before `due`; the state is kept till `until`.
 local RELEASED_AT_ONCE = 16
-local SEAT_WAIT_US = 1000000 -- nobody knows when a running request ends; ask again in a second
 
-local function period_of(field)
-  return PERIOD[string.sub(field, -1)]
-end
-
--- The value in `text`; of a bucket, up to date at `limit`, or at its own if it `keeps` that.
-local function read_value(field, text, limit, now_us, keeps)
-  if period_of(field) ~= "minute" then
-    return read_window(text, period_of(field), now_us)
+local function read_state(k, now_us)
+  local text = redis.call("GET", k.state)
+  k.is = text and cmsgpack.unpack(text) or {now_us, now_us, 0, 0}
+  k.place = {}
+  for at = 5, #k.is, 4 do
+    k.place[k.is[at]] = at
   end
-  local bucket = read_bucket(text, limit, now_us)
-  bucket.limit = keeps and bucket.limit or limit
-  pay(bucket, now_us)
-  return bucket
 end
 
-local function value_text(value)
-  return value.debt and bucket_text(value) or window_text(value)
+-- The debt at `at` in a state, paid at `limit` since the state was written.
+local function paid(k, at, limit, now_us)
+  local debt = k.is[at + 1] - (now_us > k.is[2] and (now_us - k.is[2]) * limit or 0)
+  return debt > 0 and debt or 0
 end
 
--- Charges a value so many units `more` than its `term` of a lease took, or gives back as many as less.
-local function correct(value, lease, term, more, born_us)
-  if not value.debt then
-    value.used = value.number == term.total and math.max(value.used + more, 0) or value.used
+-- Charges the value at `at` in a state so many units `more` than a `term` of a lease took, or gives
+-- back as many as less.
+local function correct(is, at, lease, term, more)
+  if term.period ~= "minute" then
+    is[at + 1] = is[at + 2] == term.total and math.max(is[at + 1] + more, 0) or is[at + 1]
   elseif more >= 0 then
-    take_from(value, more)
-  elseif lease.at_us >= born_us then
-    give_back(value, -more, term.total)
+    is[at + 1], is[at + 2] = is[at + 1] + more * MINUTE_US, is[at + 2] + more
+  elseif lease.at_us >= is[1] then
+    is[at + 1] = given_back(is[at + 1], is[at + 2], -more, term.total)
   end
 end
 
@@ -43,10 +40,11 @@ local function lease_of(text)
   end
   local lease = {at_us = tonumber(at_us), terms = {}}
   for field, units, total, limit in string.gmatch(rest, "(%a+) (%d+) (%d+) (%d+)") do
-    local term = {field = field, units = whole(units), total = whole(total), limit = whole(limit)}
-    local period = period_of(field) or ""
-    if period == "" or not (term.units and term.total and term.limit)
-       or (period == "minute" and term.limit == 0) then
+    local term = {field = field, units = whole(units), total = whole(total), limit = whole(limit),
+                  period = PERIOD[string.sub(field, -1)]}
+    local is_known = term.period and term.period ~= "none"
+    if not (is_known and term.units and term.total and term.limit)
+       or (term.period == "minute" and term.limit == 0) then
       return nil
     end
     lease.terms[#lease.terms + 1] = term

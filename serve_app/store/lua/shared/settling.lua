@@ -26,12 +26,8 @@ end
 local function read_all(scopes, k, now_us)
   for _, k in ipairs(scopes) do
     if k.lease then
-      local names = {"born"}
-      for at, term in ipairs(k.lease.terms) do
-        names[at + 1] = term.field
-      end
-      k.told = redis.call("HMGET", k.state, unpack(names))
-      k.until_ms = tonumber(redis.call("ZSCORE", k.leases, k.text) or nil)
+      read_state(k, now_us)
+      k.ends_ms = tonumber(redis.call("ZSCORE", k.leases, k.text) or nil)
     end
   end
   redis.call("HLEN", k.usage)
@@ -39,33 +35,24 @@ local function read_all(scopes, k, now_us)
   redis.call("HLEN", k.learned)
 end
 
--- Puts what was `used`, by unit, in the place of what the lease of a scope holds. A lease whose time
--- is over is given back first, whoever noticed.
-local function settle_scope(k, used, now_us)
-  if not k.lease then
-    return
-  end
-  local born_us, ttl_us = tonumber(k.told[1] or now_us), 0
-  local written = {"born", string.format("%.0f", born_us)}
-  for at, term in ipairs(k.lease.terms) do
-    local value = read_value(term.field, k.told[at + 1], term.limit, now_us, true)
-    local units = used[UNIT[string.sub(term.field, -1)]]
-    if k.until_ms and k.until_ms <= math.floor(now_us / 1000) then
-      correct(value, k.lease, term, -term.units, born_us)
-    elseif k.until_ms then
-      units = units - term.units
-    end
-    correct(value, k.lease, term, units, born_us)
-    if k.told[at + 1] or (value.debt or value.used) > 0 then
-      written[#written + 1], written[#written + 2] = term.field, value_text(value)
-      ttl_us = math.max(ttl_us, value.ends_us and value.ends_us - now_us
-                                or divided_up(value.debt, value.limit))
+-- Where the value of `term` is in the state, made if it is not there, and how long it matters at
+-- least, us; nil if its window is over.
+local function place_of(k, term, now_us)
+  local at, fresh, number, for_us = k.place[term.field], #k.is + 1, 0, 0
+  if term.period ~= "minute" then
+    local ends_us
+    number, ends_us = window_of(term.period, now_us)
+    for_us = ends_us - now_us
+    if number ~= term.total then
+      return nil
     end
   end
-  redis.call("ZREM", k.leases, k.text)
-  if #written > 2 then
-    local left_ms = redis.call("PTTL", k.state)
-    redis.call("HSET", k.state, unpack(written))
-    redis.call("PEXPIRE", k.state, kept_ms(math.max(ttl_us, left_ms * 1000)))
+  if not at then
+    at = fresh
+    k.is[at], k.is[at + 1], k.is[at + 2], k.is[at + 3] = term.field, 0, number, term.limit
+    k.place[term.field] = at
+  elseif number > 0 and k.is[at + 2] ~= number then
+    k.is[at + 1], k.is[at + 2] = 0, number
   end
+  return at, for_us
 end
