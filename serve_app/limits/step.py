@@ -60,7 +60,7 @@ def judge(scopes: Sequence[Scope], binds: Sequence[Bounds], asked: Asked, now_us
     demand = asked.demand or Demand()
     estimate = estimated(demand, asked.terms, binds, asked.input_tokens, asked.learned)
     full = counted(demand, asked.terms, estimate.input_tokens, estimate.output_tokens)
-    least = counted(demand, asked.terms, estimate.input_tokens, 1)
+    least = counted(demand, asked.terms, demand.least_tokens, 1)
     if asked.demand is None:
         full = least = _NOTHING
     for scope, one in zip(scopes, binds, strict=True):

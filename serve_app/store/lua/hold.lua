@@ -59,6 +59,7 @@ local scopes = {scope(KEYS[5], KEYS[6]), scope(KEYS[7], KEYS[8]), scope(KEYS[9],
 bind_all(scopes, limits or ARGV[4], ARGV[5], tenant_limits, ARGV[6])
 local bytes_per_token, learned = expected({learned = KEYS[4]})
 d.input = d.fixed + math.ceil(d.text_bytes / bytes_per_token)
+d.least = d.fixed + math.ceil(d.text_bytes / BYTES_PER_TOKEN_MAX)
 local out, cap = expected_output(scopes, d, learned)
 local place, said, leases = judged(scopes, d, out, ARGV[7], now_us, ttl_ms) -- reads all, then writes
 note_use(who, now_us)

@@ -13,23 +13,27 @@ local function demand_of(text)
   end
 end
 
--- What a request counts as, by the letter of a bound, if each of its replies has `out` tokens.
-local function counted(d, out)
-  local requests, input, outputs = d.requests, d.input, d.choices * out
+-- What a request counts as, by the letter of a bound, if its prompt has `input` tokens and each of its
+-- replies `out`.
+local function counted(d, input, out)
+  local requests, outputs = d.requests, d.choices * out
   local tokens, cost = input + outputs, math.ceil(input * d.nanos_in + outputs * d.nanos_out)
   return {r = requests, R = requests, c = requests, i = input, I = input, o = outputs, O = outputs,
           t = tokens, T = tokens, M = tokens, D = cost, E = cost}
 end
 
--- The output tokens per reply for which a full bound has room.
+-- The output tokens per reply for which a full bound has room beside the prompt.
 local function room_for(bound, d)
-  local full, letter = bound.burst, bound.letter
+  local full, letter, input = bound.burst, bound.letter, d.input
+  if (letter == "D" or letter == "E") and input * d.nanos_in > full or input > full then
+    input = d.least -- it may be shorter than it looks
+  end
   if letter == "o" or letter == "O" then
     return math.floor(full / d.choices)
   elseif letter == "t" or letter == "T" or letter == "M" then
-    return math.floor((full - d.input) / d.choices)
+    return math.floor((full - input) / d.choices)
   elseif (letter == "D" or letter == "E") and d.nanos_out > 0 then
-    return math.floor((full - math.ceil(d.input * d.nanos_in)) / (d.choices * d.nanos_out))
+    return math.floor((full - math.ceil(input * d.nanos_in)) / (d.choices * d.nanos_out))
   end
   return math.huge
 end

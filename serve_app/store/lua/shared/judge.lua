@@ -1,4 +1,6 @@
 -- Twin: serve_app/limits/step.py. Needs demand.lua and take.lua.
+local NOTHING = {r = 0, R = 0, c = 0, i = 0, I = 0, o = 0, O = 0, t = 0, T = 0, M = 0, D = 0, E = 0}
+
 local function is_tighter(bound, other)
   return other.wait_us ~= -1 and (bound.wait_us == -1 or bound.wait_us > other.wait_us)
 end
@@ -23,12 +25,12 @@ end
 
 -- Asks every bound, and takes from all or from none.
 local function judged(scopes, d, out, request, now_us, ttl_ms)
-  local nothing = {requests = 0, input = 0, choices = 0, nanos_in = 0, nanos_out = 0}
-  local asks = d.requests > 0 and d or nothing
-  local place = ask_all(scopes, counted(asks, out), counted(asks, 1), now_us)
+  local asks = d.requests > 0
+  local full = asks and counted(d, d.input, out) or NOTHING
+  local place = ask_all(scopes, full, asks and counted(d, d.least, 1) or NOTHING, now_us)
   local said, leases = {}, {"", "", "", ""}
   for at, k in ipairs(scopes) do
-    if #k.bounds > 0 and place == 0 and d.requests > 0 then
+    if #k.bounds > 0 and place == 0 and asks then
       leases[at] = take(k, request, now_us, ttl_ms)
     elseif #k.bounds > 0 and k.expired and #k.expired > 0 then
       save(k, now_us)
