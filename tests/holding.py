@@ -43,12 +43,13 @@ def scopes_of(*whose: str) -> list[tuple[str, str]]:
 
 
 def everything(client: "redis.Redis[Any]") -> dict[str, Any]:
-    """Return all that the store holds, key by key."""
+    """Return all that the store holds, key by key; what is gone before it is read is None."""
     read = {
         "hash": client.hgetall,
         "zset": lambda name: client.zrange(name, 0, -1, withscores=True),
         "set": client.smembers,
         "list": lambda name: client.lrange(name, 0, -1),
         "string": client.get,
+        "none": lambda _: None,
     }
     return {name: read[client.type(name)](name) for name in client.keys("*")}

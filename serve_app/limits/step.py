@@ -105,13 +105,16 @@ def settle(
             scope.settle(lease, used, now_us)
 
 
-def renew(scopes: Sequence[Scope], leases: Sequence[str], until_ms: int) -> int:
+def renew(scopes: Sequence[Scope], leases: Sequence[str], ttl_ms: int, now_us: int) -> int:
     """Hold on to what still runs; return how many leases were still there."""
+    now_ms = now_us // 1_000
     there = [
-        (scope, lease) for scope, lease in zip(scopes, leases, strict=True) if lease in scope.leases
+        (scope, lease)
+        for scope, lease in zip(scopes, leases, strict=True)
+        if scope.leases.get(lease, 0) > now_ms
     ]
     for scope, lease in there:
-        scope.leases[lease] = until_ms
+        scope.leases[lease] = now_ms + ttl_ms
     return len(there)
 
 
