@@ -49,7 +49,7 @@ def everything(client: "redis.Redis[Any]") -> dict[str, Any]:
         "zset": lambda name: client.zrange(name, 0, -1, withscores=True),
         "set": client.smembers,
         "list": lambda name: client.lrange(name, 0, -1),
-        "string": client.get,
+        "string": client.dump,
         "none": lambda _: None,
     }
     return {name: read[client.type(name)](name) for name in client.keys("*")}

@@ -58,6 +58,6 @@ local function take(k, request, now_us, ttl_ms)
   local text, until_ms = table.concat(lease), math.floor(now_us / 1000) + ttl_ms
   save(k, now_us, until_ms)
   redis.call("ZADD", k.leases, until_ms, text)
-  redis.call("PEXPIREAT", k.leases, math.max(until_ms, is[4]) + 1) -- as long as the state, at least
+  redis.call("PEXPIRE", k.leases, kept_ms(math.max(ttl_ms * 1000, is[4] * 1000 - now_us)))
   return text
 end
