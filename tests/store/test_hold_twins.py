@@ -245,7 +245,7 @@ def in_full(told: str) -> Story:
     return Story(both, TIGHT, {"models": {"m": TIGHT}}, Terms(20, 1.5, 0.25), moves=moves_of(told))
 
 
-@settings(max_examples=500, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=3_000, deadline=None, suppress_health_check=list(HealthCheck))
 @example(story=in_full("hold hold hold wait:5 hold settle again"))
 @example(story=in_full("hold hold wait:3 renew wait:3 settle:1 settle"))
 @example(story=in_full("hold wait:6 renew settle hold wait:9 settle:1"))
