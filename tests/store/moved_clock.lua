@@ -9,6 +9,12 @@ local moved = {
   PEXPIRE = function(key, ms)
     return store.call("ZADD", "ends", string.format("%.0f", now_ms() + ms), key)
   end,
+  SET = function(key, value, how, number)
+    if how == "PX" then
+      store.call("ZADD", "ends", string.format("%.0f", now_ms() + number), key)
+    end
+    return store.call("SET", key, value)
+  end,
   PTTL = function(key)
     return (store.call("ZSCORE", "ends", key) or now_ms() - 2) - now_ms()
   end,
