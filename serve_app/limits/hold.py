@@ -42,14 +42,14 @@ class Said:
     reset_us: int
 
     @classmethod
-    def from_reply(cls, row: list[int | str]) -> Self:
+    def from_line(cls, line: str) -> Self:
         """Return what the step *hold* wrote of one limit."""
-        scope, letter, shadow, *figures = row
+        scope, letter, shadow, *figures = line.split()
         limit, burst, left, wait_us, reset_us = map(int, figures)
         return cls(
             SCOPES[int(scope) - 1],
-            BY_LETTER[str(letter)],
-            bool(shadow),
+            BY_LETTER[letter],
+            shadow == "1",
             limit,
             burst,
             left,

@@ -190,7 +190,7 @@ def settling(held: Hold, charge: Charge | None) -> Step:
 
 def _read(claim: Claim, request: str, model: str, reply: list[Any]) -> Hold:
     state, attributes, tenant_attributes, now_us, place, *expected, cap, leases, said = reply
-    rows = tuple(map(Said.from_reply, said))
+    rows = tuple(map(Said.from_line, said.splitlines()))
     return Hold(
         claim=claim,
         state=State(state),

@@ -16,13 +16,13 @@
 | ``sg:{t:T}:user:N`` | hash | a user's password hash, attributes, limits, sessions | on delete |
 | ``sg:{t:T}:users`` | zset | the tenant's user names by time made, us | on delete |
 | ``sg:{t:T}:revoked:J`` | string | token J was revoked | when the token has expired |
-| ``sg:{t:T}:spent:K`` | hash | what a caller used of each limit | when all is there again |
+| ``sg:{t:T}:spent:K`` | string | what a caller used of each limit | when all is there again |
 | ``sg:{t:T}:leases:K`` | zset | what its requests hold, until ms | settled, or time is over |
-| ``sg:{t:T}:spent:K|M`` | hash | the same, of one model | the same |
+| ``sg:{t:T}:spent:K|M`` | string | the same, of one model | the same |
 | ``sg:{t:T}:leases:K|M`` | zset | the same, of one model | the same |
-| ``sg:{t:T}:spent-all`` | hash | what a tenant used of each limit | the same |
+| ``sg:{t:T}:spent-all`` | string | what a tenant used of each limit | the same |
 | ``sg:{t:T}:leases-all`` | zset | what its requests hold, until ms | the same |
-| ``sg:{t:T}:spent-all|M`` | hash | the same, of one model | the same |
+| ``sg:{t:T}:spent-all|M`` | string | the same, of one model | the same |
 | ``sg:{t:T}:leases-all|M`` | zset | the same, of one model | the same |
 | ``sg:{t:T}:settled:R`` | string | request R was settled | after ten minutes |
 | ``sg:{t:T}:usage:K:H`` | hash | use of a caller in UTC hour H, per model, class | after 100 days |
