@@ -19,7 +19,8 @@ and what was decided there. An arrow is an import; none goes back.
 
 The hall, open to every room: ``errors`` (every refusal), ``settings`` (every knob; those of *who
 may call* in ``auth_settings``, what they are made of in ``section``), ``mistakes`` (what is wrong
-with one), ``environment`` (secrets and where data lies), ``allowance`` (how much somebody may use),
+with one), ``environment`` (secrets and where data lies), ``store_place`` (what the URL of a store
+says), ``allowance`` (how much somebody may use),
 ``redaction`` and ``log_records`` (no secret in any log), ``ports`` (a free one), ``reaper`` (a
 child process that never outlives us), ``haproxy`` (the shim in front of HAProxy), ``proxy`` (the
 same for Serve's own servers), ``certificate`` (for TLS) and ``ray_environment`` (what all of Ray

@@ -13,6 +13,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from serve_app.auth_settings import Auth, Cors
 from serve_app.mistakes import told
 from serve_app.section import ClassName, Fraction, RateLimits, Seconds, Section
+from serve_app.store_place import SCHEME, place_of
 
 ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}$")]
 
@@ -35,20 +36,22 @@ class Replicas(Section):
 class Store(Section):
     """Where keys, limits and the line live."""
 
-    url: str | None = Field(default=None, pattern=r"^(rediss?|unix)://")
+    url: str | None = Field(default=None, pattern=f"^{SCHEME}")
     """Redis or Valkey URL without a password; null starts the embedded Valkey on this node."""
 
     data_dir: str | None = None
     """Folder of the embedded Valkey and of engine logs; null means `~/.local/share/sluicegate`."""
 
-    timeout_ms: int = Field(default=500, ge=10, le=10_000)
-    """Milliseconds one store call may take before the request is refused with 503."""
+    timeout_ms: int = Field(default=100, ge=10, le=10_000)
+    """Milliseconds one store call may take before it is refused with 503."""
 
     @field_validator("url")
     @classmethod
     def _no_password(cls, url: str | None) -> str | None:
-        if url and re.search(r"(?s)://.*:.*@|[?&]password=", url):
+        if url and re.search(r"(?s)://.*:.*@|[?&](sentinel_)?password=", url):
             raise ValueError("holds a password; put the URL into SLUICEGATE_STORE_URL instead")
+        if url:
+            place_of(url)
         return url
 
 

@@ -129,7 +129,7 @@ def test_a_port_in_use_is_named(gates) -> None:
     ("url", "says"),
     [
         pytest.param("redis://:wrong@{at}", "refuses our user or password", id="wrong password"),
-        pytest.param("redis://127.0.0.1:1/0", "does not answer", id="nobody there"),
+        pytest.param("redis://127.0.0.1:1/0", "cannot be reached", id="nobody there"),
         pytest.param("http://{at}", "SLUICEGATE_STORE_URL", id="not a store's URL"),
     ],
 )
