@@ -92,6 +92,6 @@ async def _piped(redis: Any, name: str, calls: Calls) -> list[Any]:
     """Return the reply to each call, an exception where it failed."""
     async with redis.pipeline(transaction=False) as pipe:
         for keys, args in calls:
-            pipe.evalsha(_SHAS[name], len(keys), *keys, *args)
+            pipe.execute_command("EVALSHA", _SHAS[name], len(keys), *keys, *args)
         replies: list[Any] = await pipe.execute(raise_on_error=False)
     return replies

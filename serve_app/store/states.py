@@ -26,6 +26,7 @@ from redis.exceptions import (
     RedisClusterException,
     RedisError,
     ResponseError,
+    SlotNotCoveredError,
     TimeoutError,
     TryAgainError,
 )
@@ -67,6 +68,7 @@ _KINDS: tuple[tuple[type[BaseException], str | None], ...] = (
     (ClusterDownError, "failing_over"),
     (TryAgainError, "failing_over"),
     (ClusterError, "failing_over"),
+    (SlotNotCoveredError, "failing_over"),
     (AuthenticationError, "wrong_password"),
     (AuthorizationError, "wrong_password"),
     (AuthenticationWrongNumberOfArgsError, "wrong_password"),
