@@ -127,8 +127,10 @@ class Cluster:
         until(well, 30, "the cluster", every_s=0.05)
 
     def flush(self) -> None:
+        """Forget all data and all scripts."""
         for node in self.nodes:
             node.told("FLUSHALL")
+            node.told("SCRIPT", "FLUSH")
 
     def end(self) -> None:
         for node in self.nodes:
@@ -171,11 +173,20 @@ class Sentinels:
         return next(one for one in self.servers if one.port == int(port))
 
     def fail_over(self) -> None:
-        """Ask the sentinel to make the replica the primary; return at once."""
-        self.sentinel.told("SENTINEL", "FAILOVER", SERVICE)
+        """Ask the sentinel to make the replica the primary; return when it has begun."""
+
+        def begun() -> bool:
+            with contextlib.suppress(redis.ResponseError):  # it has not heard of the replica lately
+                self.sentinel.told("SENTINEL", "FAILOVER", SERVICE)
+                return True
+            return False
+
+        until(begun, 20, "the failover")
 
     def flush(self) -> None:
+        """Forget all data and all scripts."""
         self.primary.told("FLUSHALL")
+        self.primary.told("SCRIPT", "FLUSH")
 
     def end(self) -> None:
         for one in (self.sentinel, *self.servers):

@@ -21,15 +21,19 @@ of several nodes names a store of its own; a gateway elsewhere says so instead o
 from serve_app.store import keys, registry
 from serve_app.store.connection import Store
 from serve_app.store.embedded import EmbeddedStore, claim_folder, running_url, store_url
+from serve_app.store.guarded import Watch
 from serve_app.store.registry import KEY_HEADER, Address
 from serve_app.store.scripts import TEXTS, header_counts
+from serve_app.store.states import STATES
 
 __all__ = [
     "KEY_HEADER",
+    "STATES",
     "TEXTS",
     "Address",
     "EmbeddedStore",
     "Store",
+    "Watch",
     "claim_folder",
     "header_counts",
     "keys",

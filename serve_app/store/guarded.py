@@ -15,7 +15,7 @@ from serve_app.store import keys, scripts
 from serve_app.store.breaker import Breaker
 from serve_app.store.links import Link
 from serve_app.store.patience import Patience
-from serve_app.store.states import FAULTS, OK, explained, refusal, state_of
+from serve_app.store.states import FAULTS, OK, explained, refusal, state_of, words_of
 
 Answer = TypeVar("Answer")
 Watch = Callable[[str, float, str], None]
@@ -88,7 +88,7 @@ class Guarded:
         breaker = self._breakers.setdefault(server, Breaker())
         breaker.failed(state, began_s)
         if breaker.position != "whole" and server not in self._mending:
-            _log.warning("%s It said: %s: %s", explained(state), type(err).__name__, err)
+            _log.warning("%s It said: %s", explained(state), words_of(err))
             mending = asyncio.create_task(self._mend(breaker, keys.probe(_tag(key))))
             self._mending[server] = mending
             mending.add_done_callback(lambda _: self._mending.pop(server))

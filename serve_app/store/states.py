@@ -111,6 +111,11 @@ def state_of(err: BaseException) -> str:
     return (exact or told or ["unreachable"])[0]
 
 
+def words_of(err: BaseException) -> str:
+    """Return what ``err`` and what it came from say, for the log."""
+    return "; ".join(f"{type(one).__name__}: {one}" for one in _chain(err) if str(one)) or repr(err)
+
+
 def _own(err: BaseException) -> str | None:
     """Return the state that one exception tells of by itself."""
     text = str(err)

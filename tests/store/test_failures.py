@@ -16,7 +16,7 @@ import pytest
 import redis
 
 from serve_app.errors import StoreUnavailable
-from serve_app.store import Store, keys
+from serve_app.store import Store, Watch, keys
 from tests.stores import Fake, Server, timed
 
 TIMEOUT_S = 0.1
@@ -139,9 +139,11 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
 
 @asynccontextmanager
-async def opened(url: str, timeout_s: float = TIMEOUT_S) -> AsyncIterator[Store]:
+async def opened(
+    url: str, timeout_s: float = TIMEOUT_S, watch: Watch | None = None
+) -> AsyncIterator[Store]:
     """Lend a store that has answered once."""
-    store = Store(url, timeout_ms=round(timeout_s * 1_000))
+    store = Store(url, timeout_ms=round(timeout_s * 1_000), watch=watch)
     try:
         await back(store)
         yield store
@@ -149,17 +151,17 @@ async def opened(url: str, timeout_s: float = TIMEOUT_S) -> AsyncIterator[Store]
         await store.close()
 
 
-async def write(store: Store) -> None:
+async def write(store: Store, tenant: str = "t") -> None:
     """Make a call that writes."""
-    await store.run("token_revoke", [keys.revoked("t", str(next(NUMBERS)))], [60])
+    await store.run("token_revoke", [keys.revoked(tenant, str(next(NUMBERS)))], [60])
 
 
-async def back(store: Store) -> float:
+async def back(store: Store, tenant: str = "t") -> float:
     """Return how many seconds it takes until a write succeeds; give up after ten."""
     began_s = time.monotonic()
     while time.monotonic() - began_s < 10:
         with suppress(StoreUnavailable):
-            await write(store)
+            await write(store, tenant)
             return time.monotonic() - began_s
         await asyncio.sleep(0.01)
     raise AssertionError(f"it is still {store.state}")
