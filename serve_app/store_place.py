@@ -49,11 +49,15 @@ def place_of(url: str) -> Place:
     """
     if not re.match(SCHEME, url):
         raise ValueError("begins with none of redis, rediss, unix, redis+cluster, redis+sentinel")
-    parts = urlsplit(url)
-    scheme, _, kind = parts.scheme.partition("+")
+    try:
+        parts = urlsplit(url)
+        kind = parts.scheme.partition("+")[2]
+        _ = None if kind else parts.port  # reading it is what checks it
+    except ValueError:
+        raise ValueError("its host or port cannot be read") from None
     if not kind:
-        _ = parts.port  # reading it is what checks it
         return Place("server", url)
+    scheme = parts.scheme.partition("+")[0]
     user, at, listed = parts.netloc.rpartition("@")
     hosts = tuple(_host(one, _PORTS[kind]) for one in listed.split(","))
     query = dict(parse_qsl(parts.query))

@@ -61,7 +61,7 @@ def sentinel_url(sentinels: Sentinels) -> str:
 
 @pytest.fixture(params=["single", "cluster", "sentinel"])
 def any_store_url(request: pytest.FixtureRequest) -> str:
-    """The URL of a real store, empty and without scripts: one server, a cluster and behind Sentinel in turn."""
+    """The URL of a real store, empty, without scripts: one server, a cluster, behind Sentinel."""
     if request.param == "single":
         url: str = request.getfixturevalue("store_url")
         with redis.Redis.from_url(url) as client:

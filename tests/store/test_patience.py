@@ -1,0 +1,59 @@
+"""A time limit that tells the store's silence from our own."""
+
+import asyncio
+import threading
+import time
+
+import pytest
+
+from serve_app.store.patience import STALLED_S, Patience
+from tests.stores import timed
+
+
+async def test_silence_ends_at_the_limit() -> None:
+    """Whoever does not answer is given up, not much later than said."""
+    with timed() as took, pytest.raises(TimeoutError):
+        async with Patience(0.05):
+            await asyncio.Event().wait()
+    assert 0.05 <= took[0] < 0.25
+
+
+async def test_an_answer_that_lay_there_while_we_were_busy_counts() -> None:
+    """The event loop stood still past the limit; the answer had come in time."""
+    loop = asyncio.get_running_loop()
+    answer: asyncio.Future[str] = loop.create_future()
+
+    async def ask() -> str:
+        async with Patience(0.03):
+            return await answer
+
+    asking = asyncio.create_task(ask())
+    await asyncio.sleep(0)  # it asks
+    answering = [answer, "here"]
+    threading.Timer(0.01, loop.call_soon_threadsafe, [answer.set_result, answering[1]]).start()
+    time.sleep(0.03 + 3 * STALLED_S)  # noqa: ASYNC251 - this is the stall
+    assert await asking == "here"
+
+
+async def test_a_stall_is_forgiven_once() -> None:
+    """After it there is a moment more, and no third one."""
+    loop = asyncio.get_running_loop()
+    loop.call_later(0.01, time.sleep, 0.03 + 3 * STALLED_S)
+    with timed() as took, pytest.raises(TimeoutError):
+        async with Patience(0.03):
+            await asyncio.Event().wait()
+    assert took[0] < 0.5
+
+
+async def test_a_cancelled_wait_is_cancelled() -> None:
+    """A client that hangs up is not mistaken for a store that is silent."""
+
+    async def wait() -> None:
+        async with Patience(5):
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(wait())
+    await asyncio.sleep(0.01)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
