@@ -15,7 +15,7 @@ and what was decided there. An arrow is an import; none goes back.
     queueing   when: the line, seats, autoscaling
     engine     the replicas: supervise the engine, register seats, drain
     store      the only room that knows Redis
-    telemetry  the access log, the audit
+    telemetry  the access log, the audit, figures
 
 The hall, open to every room: ``errors`` (every refusal), ``settings`` (every knob; those of *who
 may call* in ``auth_settings``, what they are made of in ``section``), ``mistakes`` (what is wrong

@@ -28,7 +28,7 @@ from serve_app.proxy import stay_on_node
 from serve_app.queueing import LOOK_BACK_S, REPORT_INTERVAL_S, Line, replicas_for_line, report
 from serve_app.settings import Autoscaling, Model, Settings, deployment_name
 from serve_app.store import Store, store_url
-from serve_app.telemetry import Audit, Entry
+from serve_app.telemetry import Audit, Entry, Metrics
 
 __all__ = ["Gateway", "build", "replicas_for_line"]
 
@@ -64,15 +64,18 @@ class Gateway:
         disabled = settings.auth.disabled or secrets.disable_auth
         if disabled:
             must_be_local(await asyncio.to_thread(_front_host), settings.auth)
+        metrics = Metrics()
         self._store = Store(
             store_url(secrets.store_url or settings.store.url, folder),
             timeout_ms=settings.store.timeout_ms,
+            watch=metrics.store_call,
         )
         self._relay = Relay(first_byte_timeout_s=settings.gateway.first_byte_timeout_s)
         holds = Holds(self._store, default_rpm=settings.limits.default.requests_per_minute)
         audit = self._audit = Audit(self._store, keep_days=settings.audit.keep_days)
         self._identity = identity_of(settings, self._store, secrets, audit, os.environ)
         self._line = Line(self._store, [model.name for model in settings.models])
+        metrics.follow(self._store, self._line.gateway)
         for tend in (holds.pay, audit.pay, self._identity.tend):
             self._line.tend_also(tend)
         if disabled:
@@ -87,6 +90,7 @@ class Gateway:
             line=self._line,
             relay=self._relay,
             audit=audit,
+            metrics=metrics,
             proxy_key=secrets.proxy_key,
         )
         if any(len(key) < SHORT for key in (*secrets.admin_keys, *secrets.api_keys)):

@@ -13,7 +13,7 @@ from serve_app.ingress.relay import Relay
 from serve_app.limits import Holds
 from serve_app.queueing import Line
 from serve_app.settings import Model, QueueClass, Settings
-from serve_app.telemetry import AccessLog, Audit, Entry
+from serve_app.telemetry import AccessLog, Audit, Entry, Metrics
 
 
 @dataclass(slots=True)
@@ -60,6 +60,7 @@ class Gate:
         line: Line,
         relay: Relay,
         audit: Audit,
+        metrics: Metrics,
         proxy_key: str | None = None,
     ) -> None:
         self.settings = settings
@@ -67,6 +68,7 @@ class Gate:
         self.classes: Mapping[str, QueueClass] = {one.name: one for one in settings.queue.classes}
         self.identity = identity
         self.holds, self.line, self.relay, self.audit = holds, line, relay, audit
+        self.metrics = metrics
         self.access_log = AccessLog()
         self._proxy_key = proxy_key
         self._trusted = [ipaddress.ip_network(cidr) for cidr in settings.auth.trusted_proxies]

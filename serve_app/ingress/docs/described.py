@@ -15,7 +15,7 @@ from serve_app.ingress.docs import shapes
 from serve_app.ingress.docs import shapes_admin as admin
 
 JSON, STREAM, HTML = "application/json", "text/event-stream", "text/html"
-JSONL = "application/jsonl"
+JSONL, TEXT = "application/jsonl", "text/plain"
 FIELD = re.compile(r"{(\w+)(?::\w+)?}")
 """A field in a route's path."""
 
@@ -67,6 +67,7 @@ DESCRIBED: Mapping[tuple[str, str], Described] = {
     ("GET", "/health"): Described(shapes.Alive),
     ("GET", "/health/live"): Described(shapes.Alive),
     ("GET", "/health/ready"): Described(shapes.Readiness, otherwise={503: shapes.Readiness}),
+    ("GET", "/metrics"): Described(str, media=(TEXT,)),
     ("GET", "/openapi.json"): Described(dict[str, Any]),
     ("GET", "/docs"): Described(str, media=(HTML,)),
     ("GET", "/v1/models"): Described(shapes.ServedModels),
@@ -167,6 +168,7 @@ GROUPS: Mapping[str, tuple[str, str]] = {
     "/v1/tenants": ("Tenants", "Who owns keys, and what they share."),
     "/v1/audit": ("Audit", "Who changed what."),
     "/health": ("Health", "Is it there, and is it ready."),
+    "/metrics": ("Metrics", "Figures of one gateway, for Prometheus."),
     "/openapi.json": ("Reference", "This document and its page."),
     "/docs": ("Reference", "This document and its page."),
 }
