@@ -9,7 +9,7 @@ import pytest
 import redis
 
 from serve_app.store import EmbeddedStore, Store
-from tests.running import ADMIN_KEY, CONFIG, DEFAULT_PROXY, RunningGate, simulated
+from tests.running import ADMIN_KEY, CONFIG, DEFAULT_PROXY, RunningGate, patient, simulated
 from tests.stores import Cluster, Sentinels
 
 
@@ -120,7 +120,7 @@ def plain_gate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGate
 def real_gate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGate]:
     """A gate on real vLLM with the builtin model, behind HAProxy."""
     pytest.importorskip("vllm", reason="vLLM is not installed: a gateway-only machine")
-    yield from _running(tmp_path_factory.mktemp("real"), copy.deepcopy(CONFIG), {}, 600)
+    yield from _running(tmp_path_factory.mktemp("real"), patient(copy.deepcopy(CONFIG)), {}, 600)
 
 
 def _running(
