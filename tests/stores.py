@@ -114,6 +114,11 @@ class Cluster:
     def url(self) -> str:
         return f"redis+cluster://127.0.0.1:{self.nodes[0].port},127.0.0.1:{self.nodes[1].port}/"
 
+    @property
+    def all(self) -> list[Server]:
+        """Every server of it."""
+        return self.nodes
+
     def until_well(self) -> None:
         """Return when every node says that the cluster is whole and knows the others."""
 
@@ -166,6 +171,11 @@ class Sentinels:
         return f"redis+sentinel://127.0.0.1:{self.sentinel.port}/{SERVICE}/0"
 
     @property
+    def all(self) -> list[Server]:
+        """Every server of it, the sentinel too."""
+        return [*self.servers, self.sentinel]
+
+    @property
     def primary(self) -> Server:
         """The server that the sentinel names."""
         with self.sentinel.client() as client:
@@ -194,10 +204,14 @@ class Sentinels:
 
 
 class Fake:
-    """A server that takes every connection and says ``reply`` to whatever comes, or nothing."""
+    """A server that takes every connection and never says anything.
 
-    def __init__(self, reply: bytes = b"") -> None:
-        self.reply = reply
+    Attributes:
+        heard: what it was told, all connections together.
+    """
+
+    def __init__(self) -> None:
+        self.heard = b""
         self._open: list[socket.socket] = []
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listening.getsockname()[1]
@@ -221,10 +235,8 @@ class Fake:
 
     def _talk(self, connection: socket.socket) -> None:
         with contextlib.suppress(OSError):
-            while asked := connection.recv(65_536):
-                if self.reply:
-                    commands = asked.count(b"*") or 1
-                    connection.sendall(self.reply * commands)
+            while said := connection.recv(65_536):
+                self.heard += said
 
     def end(self) -> None:
         for one in (self._listening, *self._open):

@@ -13,7 +13,7 @@ Shared Lua is put into each script by ``--@include`` when the text is read.
 **Decided: every key that a step touches carries a hash tag**, ``{t:tenant}``, ``{m:model}`` or
 ``{a}`` (addresses that failed), and no step touches two tags, so that a Redis Cluster can hold
 them. Every step runs on one server, on a cluster of three primaries and behind Sentinel in the same
-test. A call of many keys goes to each server that has some, and is one failure if one of them fails.
+test. A call of many keys goes to each server that has some, and fails if one of them does.
 
 **Decided: a call has one time limit over all it takes**: waiting for a free connection, connecting,
 asking a sentinel, a second try on a fresh connection. A limit per read, as the client library has

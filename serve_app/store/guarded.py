@@ -106,6 +106,7 @@ class Guarded:
                     await scripts.run(self._link.client, "probe", [probe], [PROBE_TTL_MS])
             except FAULTS as err:
                 breaker.failed(state_of(err), began_s)
+                await self._link.drop()
             else:
                 breaker.well(time.monotonic())
         _log.warning("The state store is well again.")

@@ -39,6 +39,9 @@ class Link(Protocol):
     def server_of(self, key: str) -> str:
         """Return which server has ``key``; empty if there is one, or nobody knows yet."""
 
+    async def drop(self) -> None:
+        """Close idle connections: a server that did not answer on one may have lost them all."""
+
     async def listener(self) -> Redis:
         """Return a client for one subscription; whoever asks closes it."""
 
@@ -94,6 +97,9 @@ class _Server:
     def server_of(self, key: str) -> str:  # noqa: ARG002 - there is one
         return ""
 
+    async def drop(self) -> None:
+        await self.client.connection_pool.disconnect(inuse_connections=False)
+
     async def listener(self) -> Redis:
         return Redis.from_pool(ConnectionPool(**{**self._options, **LISTENING}))
 
@@ -140,6 +146,9 @@ class _Sentinels:
     def server_of(self, key: str) -> str:  # noqa: ARG002 - there is one at a time
         return ""
 
+    async def drop(self) -> None:
+        await self.client.connection_pool.disconnect(inuse_connections=False)
+
     async def listener(self) -> Redis:
         return self._to_primary(**LISTENING)
 
@@ -175,6 +184,9 @@ class _Cluster:
         except RedisClusterException:
             return ""
         return "" if node is None else node.name
+
+    async def drop(self) -> None:
+        return  # the client does it itself, of the node that failed
 
     async def listener(self) -> Redis:
         """Return a client of any master: what is published in a cluster is heard everywhere."""

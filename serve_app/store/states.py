@@ -87,6 +87,7 @@ _WORDS = (
     (r"\b(?:MISCONF|NOREPLICAS)\b", "refusing_writes"),
     (r"\bLOADING\b", "loading"),
     (r"\b(?:MASTERDOWN|CLUSTERDOWN)\b|All slots are not covered", "failing_over"),
+    (r"No master found.*AuthenticationError", "wrong_password"),
     (r"[Pp]revious master is now a slave", "failing_over"),
     (r"(?i)unknown command .?(?:eval|evalsha|script)\b", "no_scripts"),
     (r"(?i)permissions? to run the '(?:eval|evalsha|script)", "no_scripts"),

@@ -42,7 +42,7 @@ from tests.accounts import (
 )
 from tests.store.test_failures import NOISE_S, RECOVERY_S, TIMEOUT_S, back, opened, write
 from tests.store.test_hold_steps import Claim
-from tests.stores import Cluster, Sentinels, timed
+from tests.stores import Cluster, Fake, Sentinels, timed
 
 KNOWN = Known(CLASSES)
 TENANT_COUNT = 24
@@ -168,6 +168,45 @@ async def test_a_forgotten_script_is_sent_again_to_every_server(any_store: Store
     """Servers forget scripts when they start; a pipeline of many calls brings them back."""
     calls = [([keys.revoked(f"t{number}", "j")], [60]) for number in range(TENANT_COUNT)]  # type: ignore[var-annotated]
     assert await any_store.run_many("token_revoke", calls) == [1] * TENANT_COUNT
+
+
+@pytest.mark.parametrize("kind", ["cluster", "sentinels"])
+@pytest.mark.parametrize("password", ["open%20sesame", "hunter2"])
+async def test_the_password_of_the_url_opens_every_server(
+    request: pytest.FixtureRequest, kind: str, password: str
+) -> None:
+    """User and password are the nodes'; sentinels have their own. A wrong one is named as such."""
+    servers: Cluster | Sentinels = request.getfixturevalue(kind)
+    for server in servers.all:
+        server.told("ACL", "SETUSER", "app", "on", ">open sesame", "~*", "&*", "+@all")
+    url = servers.url.replace("://", f"://app:{password}@")
+    if kind == "sentinels":
+        url += f"?sentinel_username=app&sentinel_password={password}"
+    store = Store(url, timeout_ms=5_000)
+    if password != "hunter2":
+        for number in range(TENANT_COUNT):
+            await write(store, f"t{number}")
+    else:
+        with pytest.raises(StoreUnavailable, match="refuses our user or password") as told:
+            await write(store)
+        assert told.value.details == {"state": "wrong_password"}
+        assert "hunter2" not in str(told.value)
+    await store.close()
+
+
+@pytest.mark.parametrize(
+    "url", ["rediss://{at}", "rediss+cluster://{at}", "rediss+sentinel://{at}/x"]
+)
+async def test_tls_is_spoken_from_the_first_byte(url: str) -> None:
+    """Nodes and sentinels alike see a TLS handshake, and no password before it."""
+    fake = Fake()
+    store = Store(url.format(at=f"app:hunter2@127.0.0.1:{fake.port}"), timeout_ms=200)
+    with pytest.raises(StoreUnavailable):
+        await write(store)
+    assert fake.heard.startswith(b"\x16\x03")
+    assert b"hunter2" not in fake.heard
+    await store.close()
+    fake.end()
 
 
 # What happens when a server goes
