@@ -18,14 +18,16 @@ test. A call of many keys goes to each server that has some, and fails if one of
 **Decided: a call has one time limit over all it takes**: waiting for a free connection, connecting,
 asking a sentinel, a second try on a fresh connection. A limit per read, as the client library has
 it, adds up, and costs a timer for each. What does many things at once (a page, an import) may take
-ten times as long. A limit that passes while our own event loop stood still is not the store's
-fault; the answer gets a moment more.
+ten times as long. What the store is not to blame for is our own event loop's being busy: when the
+time is up, it takes a few turns more, in which an answer that has come is read.
 
 **Decided: one failure is enough** to refuse the next call at once, where nothing can be had from
 the server, because a probe goes out in the same moment: a hiccup costs those that it meets and a
 round trip, and who waits for a server that is silent is one crowd, not every request. To wait for
-three failures would let a silent store hold up three rounds of callers. Further probes go out every
-0.2 s, one at a time, from each process for itself, so that no request has to be the one that tries.
+three failures would let a silent store hold up three rounds of callers. But a server that has
+answered anybody since the failed call began is busy, not away: that call fails alone. Further
+probes go out every 0.2 s, one at a time, from each process for itself, so that no request has to be
+the one that tries.
 
 **Decided: a server that answers and refuses is asked on**: a replica, or one without memory, still
 reads, and what it is asked to remove may be what mends it. Its state is told, and probes see when

@@ -38,7 +38,7 @@ class Breaker:
     def __init__(self) -> None:
         self.position: Position = "whole"
         self.state = OK
-        self._well_s = self._probed_s = float("-inf")
+        self._well_s = self._answered_s = self._probed_s = float("-inf")
 
     @property
     def is_cut(self) -> bool:
@@ -48,12 +48,17 @@ class Breaker:
     def failed(self, state: str, began_s: float) -> None:
         """Take note that a call or a probe, begun at ``began_s``, failed.
 
-        One that began before the server was last seen well tells nothing new, and a command that
-        the server refuses for its own sake nothing of the server.
+        A server that has answered anybody since then is not away, and one that was seen well since
+        then refuses no longer. A command refused for its own sake tells nothing of the server.
         """
-        event: Event | None = "lost" if state in AWAY else "refused" if state in REFUSING else None
-        if event is not None and began_s >= self._well_s:
-            self.position, self.state = MOVES[self.position, event], state
+        if state in AWAY and began_s >= max(self._well_s, self._answered_s):
+            self.position, self.state = MOVES[self.position, "lost"], state
+        elif state in REFUSING and began_s >= self._well_s:
+            self.position, self.state = MOVES[self.position, "refused"], state
+
+    def answered(self, now_s: float) -> None:
+        """Take note that a call was answered: it is not away, and may refuse what others ask."""
+        self._answered_s = now_s
 
     def well(self, now_s: float) -> None:
         """Take note that a probe was answered."""

@@ -67,7 +67,9 @@ class Guarded:
         """
         server = self._link.server_of(key)
         breaker = self._breakers.get(server)
-        if breaker is not None and breaker.is_cut:
+        if breaker is None:
+            breaker = self._breakers[server] = Breaker()
+        if breaker.is_cut:
             self._watch(step, UNSENT_S, breaker.state)
             raise refusal(breaker.state)
         began_s = time.monotonic()
@@ -76,7 +78,9 @@ class Guarded:
                 answer = await call(self._link.client)
         except FAULTS as err:
             raise self._failed(step, server, key, began_s, err) from err
-        self._watch(step, time.monotonic() - began_s, OK)
+        now_s = time.monotonic()
+        breaker.answered(now_s)
+        self._watch(step, now_s - began_s, OK)
         return answer
 
     def _failed(
@@ -85,7 +89,7 @@ class Guarded:
         """Take note of a failed call, see to its server, and return what to tell the caller."""
         state, now_s = state_of(err), time.monotonic()
         self._watch(step, now_s - began_s, state)
-        breaker = self._breakers.setdefault(server, Breaker())
+        breaker = self._breakers[server]
         breaker.failed(state, began_s)
         if breaker.position != "whole" and server not in self._mending:
             _log.warning("%s It said: %s", explained(state), words_of(err))

@@ -58,6 +58,24 @@ def test_old_news_are_no_news() -> None:
     assert breaker.is_cut
 
 
+def test_one_late_answer_among_many_is_no_silence() -> None:
+    """Who has answered somebody else meanwhile is busy, not away; the late call fails alone."""
+    breaker = Breaker()
+    breaker.answered(now_s=1.5)
+    breaker.failed("timeout", began_s=1.4)
+    assert (breaker.is_cut, breaker.state) == (False, OK)
+    breaker.failed("timeout", began_s=1.6)
+    assert breaker.is_cut
+
+
+def test_an_answer_does_not_hide_what_is_refused() -> None:
+    """Reads are answered while writes are refused: the state is told all the same."""
+    breaker = Breaker()
+    breaker.answered(now_s=1.5)
+    breaker.failed("out_of_memory", began_s=1.4)
+    assert breaker.state == "out_of_memory"
+
+
 def test_the_first_probe_goes_out_at_once_the_next_one_waits() -> None:
     """A hiccup costs a moment, and a server that stays away is asked five times a second."""
     breaker = Breaker()
