@@ -13,7 +13,7 @@ from serve_app.store import keys, scripts
 from serve_app.store.guarded import Guarded, Watch
 from serve_app.store.links import link_to
 from serve_app.store.patience import Patience
-from serve_app.store.states import AWAY, FAULTS, explained, refusal, state_of
+from serve_app.store.states import FAULTS, explained, refusal, state_of
 
 Reply = Any
 
@@ -169,32 +169,36 @@ class Store:
     async def hear(self, channel: str) -> AsyncIterator[str]:
         """Yield what is published on ``channel``; end when the connection is lost.
 
-        Silence is not trusted: a side that does not answer for a second is taken for lost, and so
-        is every connection while calls are refused.
+        Silence is not trusted: a server that does not answer for a second is taken for lost, and
+        so is the connection while calls to that server are refused.
 
         Raises:
             StoreUnavailable: the connection could not be made or broke.
         """
-        if self.state in AWAY:
-            raise refusal(self.state)
+        limit_s = self._timeout_s * self._link.patience
         try:
-            async with Patience(self._timeout_s * self._link.patience):
-                redis = await self._link.listener()
+            async with Patience(limit_s):
+                server, redis = await self._link.listener()
             async with redis, redis.pubsub(ignore_subscribe_messages=True) as heard:
-                async with Patience(self._timeout_s * self._link.patience):
+                self._must_be_there(server)
+                async with Patience(limit_s):
                     await heard.subscribe(channel)
                 asked = False
                 while True:
                     message = await heard.get_message(timeout=LISTEN_S)
                     if message is not None and message["type"] == "message":
                         yield message["data"]
-                    elif message is None and (asked or self.state in AWAY):
-                        raise TimeoutError("the listener hears nothing")
                     elif message is None:
+                        self._must_be_there(server, silent=asked)
                         await heard.ping()
                     asked = message is None
         except FAULTS as err:
             raise refusal(state_of(err), err) from err
+
+    def _must_be_there(self, server: str, *, silent: bool = False) -> None:
+        """Return if somebody listens to a server that may be asked; TimeoutError otherwise."""
+        if silent or self._guarded.is_cut(server):
+            raise TimeoutError("the listener hears nothing")
 
     async def close(self) -> None:
         """Close every connection."""

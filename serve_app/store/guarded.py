@@ -46,6 +46,10 @@ class Guarded:
         ill.sort(key=lambda breaker: not breaker.is_cut)
         return ill[0].state if ill else OK
 
+    def is_cut(self, server: str) -> bool:
+        """Return whether calls to ``server`` are refused at once."""
+        return server in self._breakers and self._breakers[server].is_cut
+
     async def ask(
         self,
         step: str,

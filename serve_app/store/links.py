@@ -42,8 +42,8 @@ class Link(Protocol):
     async def drop(self) -> None:
         """Close idle connections: a server that did not answer on one may have lost them all."""
 
-    async def listener(self) -> Redis:
-        """Return a client for one subscription; whoever asks closes it."""
+    async def listener(self) -> tuple[str, Redis]:
+        """Return a server and its client for one subscription; whoever asks closes it."""
 
     async def close(self) -> None:
         """Close every connection."""
@@ -100,8 +100,8 @@ class _Server:
     async def drop(self) -> None:
         await self.client.connection_pool.disconnect(inuse_connections=False)
 
-    async def listener(self) -> Redis:
-        return Redis.from_pool(ConnectionPool(**{**self._options, **LISTENING}))
+    async def listener(self) -> tuple[str, Redis]:
+        return "", Redis.from_pool(ConnectionPool(**{**self._options, **LISTENING}))
 
     async def close(self) -> None:
         await self.client.aclose()
@@ -149,8 +149,8 @@ class _Sentinels:
     async def drop(self) -> None:
         await self.client.connection_pool.disconnect(inuse_connections=False)
 
-    async def listener(self) -> Redis:
-        return self._to_primary(**LISTENING)
+    async def listener(self) -> tuple[str, Redis]:
+        return "", self._to_primary(**LISTENING)
 
     async def close(self) -> None:
         await self.client.aclose()
@@ -188,11 +188,12 @@ class _Cluster:
     async def drop(self) -> None:
         return  # the client does it itself, of the node that failed
 
-    async def listener(self) -> Redis:
+    async def listener(self) -> tuple[str, Redis]:
         """Return a client of any master: what is published in a cluster is heard everywhere."""
         await self.open()
         node = random.choice(self.client.get_primaries())
-        return Redis(host=node.host, port=int(node.port), **{**self._options, **LISTENING})
+        options = {**self._options, **LISTENING}
+        return node.name, Redis(host=node.host, port=int(node.port), **options)
 
     async def close(self) -> None:
         await self.client.aclose()
