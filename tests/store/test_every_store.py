@@ -40,7 +40,7 @@ from tests.accounts import (
     shown,
     users_on,
 )
-from tests.store.test_failures import NOISE_S, RECOVERY_S, TIMEOUT_S, back, opened, write
+from tests.store.test_failures import NOISE_S, RECOVERY_S, TIMEOUT_S, back, listen, opened, write
 from tests.store.test_hold_steps import Claim
 from tests.stores import Cluster, Fake, Sentinels, timed
 
@@ -265,6 +265,24 @@ def own_sentinels(tmp_path: Path) -> Iterator[Sentinels]:
     started = Sentinels(tmp_path, down_after_ms=500)
     yield started
     started.end()
+
+
+async def test_a_lost_primary_silences_no_listener(own_cluster: Cluster) -> None:
+    """Whoever listened to it listens to another one; the rest hear on."""
+    async with opened(own_cluster.url) as store:
+        heard: asyncio.Queue[str] = asyncio.Queue()
+        listening = [asyncio.create_task(listen(store, heard)) for _ in range(6)]
+        await asyncio.sleep(0.3)  # until they listen
+        await asyncio.to_thread(own_cluster.nodes[0].kill)
+        for number in range(TENANT_COUNT):
+            await refused(store, f"t{number}")
+        await asyncio.sleep(1.0)  # in which each finds another one
+        own_cluster.nodes[1].told("PUBLISH", "sg:wake:test", "now")
+        async with asyncio.timeout(2):
+            assert [await heard.get() for _ in listening] == ["now"] * len(listening)
+        for one in listening:
+            one.cancel()
+        await asyncio.gather(*listening, return_exceptions=True)
 
 
 @pytest.mark.parametrize("how", ["asked", "killed", "stopped"])

@@ -258,15 +258,7 @@ async def test_a_listener_hears_again_within_a_second(server: Server, state: str
     (ill,) = [one for one in ILLS if one.state == state]
     async with opened(server.url) as store:
         heard: asyncio.Queue[str] = asyncio.Queue()
-
-        async def listen() -> None:
-            while True:
-                with suppress(StoreUnavailable):
-                    async for message in store.hear("sg:wake:test"):
-                        heard.put_nowait(message)
-                await asyncio.sleep(0.05)
-
-        listening = asyncio.create_task(listen())
+        listening = asyncio.create_task(listen(store, heard))
         await spoken(server, heard)
         await asyncio.to_thread(ill.get, server)
         with pytest.raises(StoreUnavailable):
@@ -281,6 +273,15 @@ async def test_a_listener_hears_again_within_a_second(server: Server, state: str
         assert took[0] < RECOVERY_S + NOISE_S
         listening.cancel()
         await asyncio.gather(listening, return_exceptions=True)
+
+
+async def listen(store: Store, heard: "asyncio.Queue[str]") -> None:
+    """Listen as a gateway's line does, again and again."""
+    while True:
+        with suppress(StoreUnavailable):
+            async for message in store.hear("sg:wake:test"):
+                heard.put_nowait(message)
+        await asyncio.sleep(0.05)
 
 
 async def spoken(server: Server, heard: "asyncio.Queue[str]") -> None:
