@@ -73,6 +73,8 @@ class Guarded:
         breaker = self._breakers.get(server)
         if breaker is None:
             breaker = self._breakers[server] = Breaker()
+        if breaker.position != "whole":
+            self._see_to(server, breaker, key)
         if breaker.is_cut:
             self._watch(step, UNSENT_S, breaker.state)
             raise refusal(breaker.state)
@@ -97,10 +99,22 @@ class Guarded:
         breaker.failed(state, began_s)
         if breaker.position != "whole" and server not in self._mending:
             _log.warning("%s It said: %s", explained(state), words_of(err))
+            self._see_to(server, breaker, key)
+        return refusal(state, err)
+
+    def _see_to(self, server: str, breaker: Breaker, key: str) -> None:
+        """Have a server probed until it is well; also again, should the probing have failed."""
+        if server not in self._mending:
             mending = asyncio.create_task(self._mend(breaker, keys.probe(_tag(key))))
             self._mending[server] = mending
-            mending.add_done_callback(lambda _: self._mending.pop(server))
-        return refusal(state, err)
+            mending.add_done_callback(lambda done: self._mended(server, done))
+
+    def _mended(self, server: str, done: "asyncio.Task[None]") -> None:
+        self._mending.pop(server, None)
+        if not done.cancelled() and (err := done.exception()) is not None:
+            _log.error(
+                "probing the state store broke off; the next call has it begun again: %r", err
+            )
 
     async def _mend(self, breaker: Breaker, probe: str) -> None:
         """Probe a server until it is well, the first time at once, one probe at a time."""

@@ -191,9 +191,15 @@ class _Cluster:
     async def listener(self) -> tuple[str, Redis]:
         """Return a client of any master: what is published in a cluster is heard everywhere."""
         await self.open()
-        node = random.choice(self.client.get_primaries())
+        primaries = self.client.get_primaries()
+        if not primaries:
+            raise ConnectionError("no primary is known")
+        node = random.choice(primaries)
         options = {**self._options, **LISTENING}
         return node.name, Redis(host=node.host, port=int(node.port), **options)
 
     async def close(self) -> None:
+        nodes = [*self.client.get_nodes(), *self.client.nodes_manager.startup_nodes.values()]
         await self.client.aclose()
+        for node in nodes:  # the client leaves them open when it is about to look for nodes anew
+            await node.disconnect()

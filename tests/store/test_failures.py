@@ -190,8 +190,9 @@ async def test_each_failure_is_a_state_of_its_own(server: Server, ill: Ill) -> N
 
         await asyncio.to_thread(ill.mend, server)
         took_s = await back(store)
-        while store.state != "ok":
-            await asyncio.sleep(0.01)
+        async with asyncio.timeout(5):
+            while store.state != "ok":
+                await asyncio.sleep(0.01)
         told_s = f"{ill.state}: refused in {first[0] * 1e3:.1f}, then {second[0] * 1e3:.2f} ms; "
         print(f"{told_s} back after {took_s * 1e3:.0f} ms")
         assert took_s < RECOVERY_S + NOISE_S
