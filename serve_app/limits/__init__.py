@@ -45,6 +45,7 @@ from serve_app.limits.demand import Demand, Terms
 from serve_app.limits.hold import Charge, Hold, Said, Usage
 from serve_app.limits.holds import Holds
 from serve_app.limits.ledger import KEPT_HOURS, NO_MODEL, Ledger
+from serve_app.limits.local import LocalLimits
 from serve_app.limits.prices import cost_nanos, nanos_per_token
 from serve_app.limits.report import FINEST, MEMBERS, Report
 
@@ -60,6 +61,7 @@ __all__ = [
     "Hold",
     "Holds",
     "Ledger",
+    "LocalLimits",
     "Report",
     "Said",
     "State",

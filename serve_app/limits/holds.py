@@ -48,6 +48,19 @@ class Holds:
         self._renewed_s = clock()
         self._owed: deque[Step] = deque(maxlen=OWED_MAX)
 
+    def running(self) -> int:
+        """Return how many requests hold something here."""
+        return len(self._running)
+
+    def owed(self) -> int:
+        """Return how many requests are still to be settled."""
+        return len(self._owed)
+
+    @property
+    def may_judge_alone(self) -> bool:
+        """Whether somebody could be let in while the store is away."""
+        return self._local is not None and self._local.knows_somebody
+
     async def hold(
         self,
         claim: Claim,

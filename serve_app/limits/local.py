@@ -63,14 +63,21 @@ class LocalLimits:
         self._grace_s, self._gateways, self._defaults = grace_s, gateways, defaults
         self._ttl_ms, self._clock = ttl_ms, clock
         self._seen: dict[_Who, _Seen] = {}
+        self._heard_s = -grace_s
         self._scopes: dict[str, Scope] = {}
+
+    @property
+    def knows_somebody(self) -> bool:
+        """Whether there is a caller who could go on."""
+        return self._clock() - self._heard_s <= self._grace_s
 
     def saw(self, held: Hold) -> None:
         """Remember a caller whom the store knows; the store is back, so nothing is counted here."""
         self._scopes.clear()
         who = _who(held.claim)
         seen = self._seen.pop(who, None) or _Seen(0.0, "", "")
-        seen.at_s, seen.attributes = self._clock(), held.attributes
+        self._heard_s = seen.at_s = self._clock()
+        seen.attributes = held.attributes
         seen.tenant_attributes = held.tenant_attributes
         seen.left |= {(held.model, one.scope, _field(one)): one for one in held.said}
         self._seen[who] = seen

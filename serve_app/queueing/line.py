@@ -219,9 +219,9 @@ class Line:
                     await chore()
                 self.tended = True
             except StoreUnavailable as err:
-                self.tended = False
-                _log.warning("the line cannot be tended: %s", err)
-                await asyncio.sleep(1.0)  # the store is away; no need to knock often
+                if self.tended:
+                    _log.warning("the line cannot be tended: %s", err)
+                self.tended = False  # a store that is away refuses at once, so we may ask often
             await asyncio.sleep(TEND_S)  # the look that catches a lost message
 
     async def _look(self, model: str) -> None:

@@ -36,6 +36,7 @@
 | ``sg:{m:M}:seats`` | hash | seated tickets and their replica | left, or either side gone |
 | ``sg:{m:M}:drain`` | hash | how fast seats come free | never, two fields |
 | ``sg:{m:M}:failed`` | string | the model's last start failed | after two minutes |
+| ``sg:{X}:probe`` | string | a gateway tried whether it can write beside X | after a second |
 
 A ticket is ``<wake channel>/<number>``, and the wake channel names the gateway, so a step knows
 whom to wake without a lookup. Channels: ``sg:wake:G``.
@@ -125,3 +126,8 @@ def failed(model: str) -> str:
 def wake_channel(gateway: str) -> str:
     """Return the channel on which a gateway hears that its tickets were seated."""
     return f"sg:wake:{gateway}"
+
+
+def probe(tag: str) -> str:
+    """Return the name that is written to find out whether the server with ``tag`` is well."""
+    return f"sg:{{{tag}}}:probe"
