@@ -185,7 +185,8 @@ class Store:
                     await heard.subscribe(channel)
                 asked = False
                 while True:
-                    message = await heard.get_message(timeout=LISTEN_S)
+                    async with Patience(LISTEN_S + limit_s):  # it may connect anew
+                        message = await heard.get_message(timeout=LISTEN_S)
                     if message is not None and message["type"] == "message":
                         yield message["data"]
                     elif message is None:

