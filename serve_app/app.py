@@ -19,7 +19,7 @@ from ray import serve
 from ray.serve import Application
 
 from serve_app import auth, engine
-from serve_app.assembly import check_identity, holds_of, identity_of
+from serve_app.assembly import check_identity, holds_of, identity_of, line_of, tell_of
 from serve_app.environment import Secrets, data_dir, must_be_local
 from serve_app.errors import StoreUnavailable
 from serve_app.haproxy import HOST_ENV, PROXY_KEY_ENV
@@ -28,7 +28,7 @@ from serve_app.limits import Ledger
 from serve_app.log_records import speak_up
 from serve_app.model_settings import Autoscaling, Model, deployment_name
 from serve_app.proxy import stay_on_node
-from serve_app.queueing import LOOK_BACK_S, REPORT_INTERVAL_S, Line, replicas_for_line, report
+from serve_app.queueing import LOOK_BACK_S, REPORT_INTERVAL_S, replicas_for_line, report
 from serve_app.settings import Settings
 from serve_app.store import Store, store_url
 from serve_app.telemetry import Audit, Entry, Metrics
@@ -74,15 +74,13 @@ class Gateway:
             watch=metrics.store_call,
         )
         self._relay = Relay(first_byte_timeout_s=settings.gateway.first_byte_timeout_s)
-        names = [model.name for model in settings.models]
-        self._line = Line(self._store, names, on_loss=settings.store.on_loss)
+        self._line = line_of(settings, self._store)
         holds = holds_of(settings, self._store, self._line)
         ledger = self._ledger = Ledger(self._store)
         audit = self._audit = Audit(self._store, keep_days=settings.audit.keep_days)
         self._identity = identity_of(settings, self._store, secrets, audit, os.environ)
         metrics.follow(self._store, self._line.gateway, on_loss=settings.store.on_loss)
-        metrics.tell("sluicegate_holds", "Requests that hold something.", holds.running)
-        metrics.tell("sluicegate_settlements_owed", "Requests still to be settled.", holds.owed)
+        tell_of(holds, metrics)
         for tend in (holds.renew, holds.pay, ledger.pay, audit.pay, self._identity.tend):
             self._line.tend_also(tend)
         if disabled:

@@ -10,7 +10,7 @@ from serve_app.limits import Holds, LocalLimits
 from serve_app.queueing import Line
 from serve_app.settings import Settings, SettingsError
 from serve_app.store import Store
-from serve_app.telemetry import Audit, Entry
+from serve_app.telemetry import Audit, Entry, Metrics
 
 
 def check_identity(settings: Settings, environ: Mapping[str, str]) -> None:
@@ -62,6 +62,12 @@ def identity_of(
     )
 
 
+def line_of(settings: Settings, store: Store) -> Line:
+    """Return the line of one gateway."""
+    names = [model.name for model in settings.models]
+    return Line(store, names, on_loss=settings.store.on_loss)
+
+
 def holds_of(settings: Settings, store: Store, line: Line) -> Holds:
     """Return the holds of one gateway, which judges alone without its store if it is to."""
     defaults, ttl_s = settings.limits.default.text(), settings.limits.hold_ttl_s
@@ -73,6 +79,12 @@ def holds_of(settings: Settings, store: Store, line: Line) -> Holds:
     )
     alone = local if settings.store.on_loss == "local" else None
     return Holds(store, defaults=defaults, ttl_s=ttl_s, local=alone)
+
+
+def tell_of(holds: Holds, metrics: Metrics) -> None:
+    """Have ``metrics`` tell of ``holds``."""
+    metrics.tell("sluicegate_holds", "Requests that hold something.", holds.running)
+    metrics.tell("sluicegate_settlements_owed", "Requests still to be settled.", holds.owed)
 
 
 class _Blocks:

@@ -115,9 +115,9 @@ def from_store(client: "redis.Redis[Any]", *args: str) -> list[Bounds]:
     scopes = []
     for cap, rows in told:
         bounds = []
-        for field, letter, unit, period, limit, burst, shadow in rows:
+        for field, letter, period, limit, burst, shadow in rows:
             bound = Bound(by_letter[letter], limit, burst, bool(shadow))
-            assert (field, unit, period) == (bound.field, bound.kind.unit, bound.kind.period)
+            assert (field, period) == (bound.field, bound.kind.period or "none")
             bounds.append(bound)
         scopes.append(Bounds(tuple(bounds), None if cap == -1 else cap))
     return scopes

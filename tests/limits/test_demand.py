@@ -71,7 +71,9 @@ def test_the_cap_is_the_clients_else_the_narrowest_default_else_learned() -> Non
             {"tokens_per_minute": {"limit": 130, "burst": 999}}, 1, (256, None), id="not the limit"
         ),
         pytest.param({"tokens_per_day": 100}, 1, (1, 1), id="no room at all: one token"),
-        pytest.param({"tokens_per_day": 9}, 1, (1, 1), id="input that never fits: one token"),
+        pytest.param(
+            {"tokens_per_day": 9}, 1, (9, 9), id="input that may not fit: what fits it at best"
+        ),
         pytest.param({"tokens_per_day": 0}, 1, (1, 1), id="a limit of nothing: one token"),
         pytest.param(
             {"shadow": {"tokens_per_day": 9}}, 1, (LEARNED, None), id="a shadow caps none"
@@ -105,7 +107,7 @@ def test_the_clients_cap_is_never_changed(cap: int) -> None:
     [
         ((0.0, 2.0), 0.000_000_1, (50, 50)),  # 100 nanos
         ((0.5, 2.0), 0.000_000_1, (25, 25)),  # 50 of them for the prompt
-        ((1.5, 2.0), 0.000_000_1, (1, 1)),  # the prompt alone costs more
+        ((1.5, 2.0), 0.000_000_1, (50, 50)),  # the prompt may cost less than it seems
         ((0.5, 0.0), 0.000_000_1, (LEARNED, None)),  # replies are free
         ((0.0, 1 / 3), 0.000_000_01, (30, 30)),  # 10 nanos
     ],
@@ -150,7 +152,7 @@ def test_what_is_set_fits_and_a_token_more_does_not(
 ) -> None:
     """A cap that a limit asked for is the largest that a full limit holds, if any is."""
     wanted = dict(tight) if budget is None else {**tight, "cost_per_day": budget / 10**9}
-    demand, terms = Demand(choices=choices), Terms(None, *prices)
+    demand, terms = Demand(fixed_tokens=tokens, choices=choices), Terms(None, *prices)
     told = of(demand, terms, tokens, **wanted)
     bounds = [bound for one in bind(limits(**wanted), "", "", "m") for bound in one.bounds]
 

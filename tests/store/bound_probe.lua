@@ -10,7 +10,7 @@ local told = {}
 for at, k in ipairs(scopes) do
   local bounds = {}
   for nth, is in ipairs(k.bounds) do
-    bounds[nth] = {is.field, is.letter, is.unit, is.period, is.limit, is.burst, is.shadow and 1 or 0}
+    bounds[nth] = {is.field, is.letter, is.period, is.limit, is.burst, is.shadow and 1 or 0}
   end
   told[at] = {k.output_cap or -1, bounds}
 end

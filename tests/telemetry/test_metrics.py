@@ -29,7 +29,7 @@ async def test_calls_of_the_store_are_counted_by_step(store_url: str) -> None:
     """Each with its seconds; the store is up, and this gateway is named."""
     metrics = Metrics()
     store = Store(store_url, timeout_ms=5_000, watch=metrics.store_call)
-    metrics.follow(store, "g1")
+    metrics.follow(store, "g1", on_loss="closed")
     for _ in range(3):
         await store.run("user_read", [keys.user_record("t", "ada")], [])
     await store.exists("x")
@@ -45,7 +45,7 @@ async def test_a_store_that_is_away_shows() -> None:
     """Its state is told and each refused call counted; those not sent took no time."""
     metrics = Metrics()
     store = Store("redis://127.0.0.1:1/0", timeout_ms=100, watch=metrics.store_call)
-    metrics.follow(store, "g1")
+    metrics.follow(store, "g1", on_loss="closed")
     for _ in range(5):
         with pytest.raises(StoreUnavailable):
             await store.exists("x")

@@ -53,7 +53,7 @@ class Readiness(Shape):
     """There only if it is not well: what is the matter, and what to do."""
 
     on_loss: Literal["closed", "local"]
-    """What happens to new requests while it is not: all are refused, or callers seen lately go on."""
+    """New requests while it is not well: all refused, or callers seen lately go on."""
 
     models: dict[str, Literal["ready", "asleep", "starting", "failing"]]
     """Each model's state; one that is asleep wakes for the first request."""
