@@ -62,7 +62,7 @@ class Scope:
         if expired:
             self.keep(bounds, now_us)
         for _, lease in expired[:RELEASED_AT_ONCE]:
-            self._settle(lease, {}, now_us, only=[bound.field for bound in bounds if bound.limit])
+            self._settle(lease, {}, now_us, only=self.values)
 
     def ask(self, bound: Bound, units: int, least: int, now_us: int) -> Decision:
         """Return what ``bound`` says to ``units``, of which it gives as many as it can ever hold.
@@ -111,20 +111,30 @@ class Scope:
         return lease
 
     def keep(self, bounds: Sequence[Bound], now_us: int) -> None:
-        """Bring the values of ``bounds`` up to date and forget all others.
+        """Bring all values up to date and forget those of other limits that matter no more.
 
-        If a limit was taken away, what is held from before gives nothing back.
+        A limit that comes back knows what was used of it. Once one was forgotten, what is held
+        from before gives nothing back.
         """
         kept = {one.field: one for one in bounds if one.limit and one.kind.period}
-        if self.values.keys() - kept.keys():
-            self.born_us = now_us
+        values: dict[str, Bucket | Window] = {}
         for name, bound in kept.items():
-            if bound.kind.period == "minute":
-                self.values[name] = gcra.paid(self._bucket(bound, now_us), now_us)
+            rate = bound.kind.period == "minute"
+            bucket = gcra.paid(self._bucket(bound, now_us), now_us)
+            values[name] = bucket if rate else self._window(name, now_us)
+        for name in self.values.keys() - kept.keys():
+            was = self.values[name]
+            value = gcra.paid(was, now_us) if isinstance(was, Bucket) else was
+            if isinstance(value, Bucket):
+                matters = value.debt > 0
             else:
-                self.values[name] = self._window(name, now_us)
-        self.values = {name: self.values[name] for name in kept}
-        self.born_us = now_us if kept and self.born_us is None else self.born_us
+                matters = value.number == self._window(name, now_us).number
+            if matters:
+                values[name] = value
+            else:
+                self.born_us = now_us
+        self.values = values
+        self.born_us = now_us if values and self.born_us is None else self.born_us
 
     def settle(self, lease: str, used: Mapping[str, int], now_us: int) -> None:
         """Put what was ``used``, by unit, in the place of what ``lease`` holds.

@@ -6,7 +6,7 @@ import redis
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from serve_app.limits import Learned
+from serve_app.limits.learning import Learned
 from serve_app.store import keys
 from serve_app.store.scripts import whole
 

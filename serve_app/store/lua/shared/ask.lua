@@ -20,11 +20,11 @@ end
 -- Reads a scope and brings the values of its bounds up to date.
 local function load(k, now_us)
   read_state(k, now_us)
-  local was, is, kept = k.is, {k.is[1], now_us, k.is[3], k.is[4]}, 0
+  local was, is = k.is, {k.is[1], now_us, k.is[3], k.is[4]}
   for _, bound in ipairs(k.bounds) do
     local from, at = k.place[bound.field], #is + 1
     if bound.limit > 0 and bound.period ~= "none" then
-      bound.at, is[at], kept = at, bound.field, kept + (from and 4 or 0)
+      bound.at, is[at], k.place[bound.field] = at, bound.field, nil
       if bound.period == "minute" then
         is[at + 1], is[at + 2], is[at + 3] = from and paid(k, from, bound.limit, now_us) or 0,
                                              from and was[from + 2] or 0, bound.limit
@@ -36,9 +36,7 @@ local function load(k, now_us)
       end
     end
   end
-  if kept < #was - 4 then
-    is[1] = now_us -- a limit was taken away: what is held from before gives nothing back
-  end
+  carry_over(k, is, now_us)
   k.is = is
   if now_us >= is[3] * 1000 then
     release(k, is, now_us)

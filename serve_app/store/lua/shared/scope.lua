@@ -20,6 +20,29 @@ local function paid(k, at, limit, now_us)
   return debt > 0 and debt or 0
 end
 
+-- Carries the values of limits that are not set any more, as long as they matter, into the state `is`:
+-- a limit that comes back knows what was used of it.
+local function carry_over(k, is, now_us)
+  local was = k.is
+  for field, from in pairs(k.place) do
+    local used, number, limit, for_us = was[from + 1], was[from + 2], was[from + 3], 0
+    if limit > 0 then
+      used = paid(k, from, limit, now_us)
+      for_us = used > 0 and divided_up(used, limit) or 0
+    else
+      local now_number, ends_us = window_of(PERIOD[string.sub(field, -1)], now_us)
+      for_us = now_number == number and ends_us - now_us or 0
+    end
+    if for_us > 0 then
+      local at = #is + 1
+      is[at], is[at + 1], is[at + 2], is[at + 3] = field, used, number, limit
+      k.others_us = math.max(k.others_us or 0, for_us)
+    else
+      is[1] = now_us -- what is held from before gives nothing back
+    end
+  end
+end
+
 -- Charges the value at `at` in a state so many units `more` than a `term` of a lease took, or gives
 -- back as many as less.
 local function correct(is, at, lease, term, more)

@@ -23,7 +23,7 @@ end
 -- Writes a scope for as long as it matters, and drops what is over; `until_ms` is when the lease ends
 -- that comes on top, if one does.
 local function save(k, now_us, until_ms)
-  local is, now_ms, ttl_us = k.is, math.floor(now_us / 1000), 0
+  local is, now_ms, ttl_us = k.is, math.floor(now_us / 1000), k.others_us or 0
   if k.looked then
     if #k.expired > 0 then
       redis.call("ZREM", k.leases, unpack(k.expired))
