@@ -11,7 +11,7 @@ and what was decided there. An arrow is an import; none goes back.
 
     ingress    the wire: routes, the request page, relay, error bodies
     auth       who is calling: keys, tokens, users, permissions, brute force
-    limits     how much: GCRA, settlement
+    limits     how much: GCRA, settlement, the usage ledger
     queueing   when: the line, seats, autoscaling
     engine     the replicas: supervise the engine, register seats, drain
     store      the only room that knows Redis

@@ -22,7 +22,7 @@ class Section(BaseModel):
 
 def _of_settings(limits: Limits) -> Limits:
     if limits.exempt:
-        wrong("exempt", "is for keys and users; {} is no limit at all", True)
+        wrong("exempt", "is for keys and users", True)
     return limits
 
 

@@ -41,7 +41,7 @@ class Limits(Section):
     """How much."""
 
     default: CallerLimits = allowance.Limits(requests_per_minute=600)
-    """Limits of a caller that names none; what stands here replaces all of it."""
+    """Limits of a caller that names none of that kind; what stands here replaces all of it."""
 
     max_body_bytes: int = Field(default=10_485_760, ge=1_024, le=1_073_741_824)
     """Bytes of a request body; more is refused with 413 before it is read."""

@@ -14,6 +14,12 @@ from serve_app.settings import Settings, SettingsError
 REPO = Path(serve_app.__file__).parents[1]
 
 
+MANY = {"requests_per_minute": 1_000, "concurrency": 1}
+
+
+MANY = {"requests_per_minute": 1_000, "concurrency": 1}
+
+
 def model(**more: object) -> dict[str, Any]:
     return {"models": [{"name": "m", **more}]}
 
@@ -89,6 +95,42 @@ def model(**more: object) -> dict[str, Any]:
             id="gateway: more at least than at most",
         ),
         pytest.param(
+            {"limits": {"default": {"requests_per_minute": -1}}},
+            "args.limits.default.requests_per_minute: must be a whole number from 0 to 1000000, "
+            "or {limit, burst}; 0 means never (got -1)",
+            id="less than never",
+        ),
+        pytest.param(
+            {"limits": {"default": {"request_per_minute": 1}}},
+            "args.limits.default.request_per_minute: unknown setting; did you mean requests_per_",
+            id="nearly a limit",
+        ),
+        pytest.param(
+            {"limits": {"default": {"models": {"m": {"token_per_day": 1}}}}},
+            "args.limits.default.models.m.token_per_day: unknown setting; did you mean tokens_per_",
+            id="nearly a model's limit",
+        ),
+        pytest.param(
+            {"limits": {"default": {"tokens_per_minute": {"limit": 0, "burst": 5}}}},
+            "args.limits.default.tokens_per_minute.burst: contradicts a limit of 0, which means",
+            id="a burst of never",
+        ),
+        pytest.param(
+            {"auth": {"anonymous": {"limits": {"cost_per_day": "5"}}}},
+            "args.auth.anonymous.limits.cost_per_day: must be a number from 0 to 1000000",
+            id="money as text",
+        ),
+        pytest.param(
+            {"auth": {"anonymous": {"limits": {"exempt": True}}}},
+            "args.auth.anonymous.limits.exempt: is for keys and users",
+            id="exempt strangers",
+        ),
+        pytest.param(
+            {"auth": {"visitor": {"limits": {"models": {f"m{n}": MANY for n in range(64)}}}}},
+            "args.auth.visitor.limits: are too many to be carried by a token",
+            id="more than a header holds",
+        ),
+        pytest.param(
             {"models": []}, "args.models: List should have at least 1 item", id="no model"
         ),
         pytest.param({"models": [{}]}, "args.models.0.name: Field required", id="no name"),
@@ -107,6 +149,46 @@ def model(**more: object) -> dict[str, Any]:
             model(engine_args={"port": 1, "api-key": "x", "dtype": "auto"}),
             "args.models.0.engine_args: api_key, port is set by the gate; remove it",
             id="what the gate sets",
+        ),
+        pytest.param(
+            model(prices={"input_per_million": -0.1}),
+            "args.models.0.prices.input_per_million: Input should be greater than or equal to 0",
+            id="paid to read",
+        ),
+        *[
+            pytest.param(
+                model(prices={"output_per_million": price}),
+                "args.models.0.prices.output_per_million: Input should be a finite number",
+                id=f"a price of {price}",
+            )
+            for price in (float("nan"), float("inf"))
+        ],
+        pytest.param(
+            model(prices={"cached_per_million": 1}),
+            "args.models.0.prices.cached_per_million: unknown setting; did you mean cached_input_",
+            id="a price for nothing",
+        ),
+        pytest.param(
+            model(output_cap=0), "args.models.0.output_cap: Input should be greater", id="no output"
+        ),
+        pytest.param(
+            model(image_tokens=-1), "args.models.0.image_tokens: Input should", id="image"
+        ),
+        pytest.param(model(tool_tokens=0.5), "args.models.0.tool_tokens: Input should", id="tool"),
+        pytest.param(
+            {"limits": {"max_prompt_chars": -1}},
+            "args.limits.max_prompt_chars: Input should be greater than or equal to 0 (got -1)",
+            id="less than no prompt",
+        ),
+        pytest.param(
+            {"limits": {"hold_ttl_s": 121}},
+            "args.limits.hold_ttl_s: Input should be less than or equal to 120 (got 121)",
+            id="held for longer than promised",
+        ),
+        pytest.param(
+            {"limits": {"hold_ttl_s": 4}},
+            "args.limits.hold_ttl_s: Input should be greater than or equal to 5 (got 4)",
+            id="held for a moment",
         ),
         pytest.param(model(env={"A": 1}), "args.models.0.env.A: Input should be", id="env"),
         pytest.param(
@@ -209,6 +291,19 @@ def test_the_config_file_in_the_repository_is_valid() -> None:
     whole = yaml.safe_load((REPO / "serve_config.yaml").read_text())
     (application,) = whole["applications"]
     assert Settings.from_args(application["args"]) == Settings.from_args({})
+
+
+def test_limits_in_a_file_are_those_of_keys() -> None:
+    """Every kind, whole money as well, a burst, one model; what is written replaces the default."""
+    written = """
+      limits:
+        default: {tokens_per_day: 5, cost_per_day: 5, requests_per_minute: {limit: 9, burst: 2}}
+      auth: {anonymous: {limits: {models: {m: {concurrency: 1}}}}, visitor: {limits: {}}}
+    """
+    settings = Settings.from_args(yaml.safe_load(written))
+    assert settings.limits.default.text() == "r 9 2 0 T 5 5 0 D 5000000000 5000000000 0"
+    assert settings.auth.anonymous.limits.text() == "\nm\tc 1 1 0"
+    assert settings.auth.visitor.limits.text() == ""
 
 
 @pytest.mark.parametrize("spelling", ["tensor_parallel_size", "tensor-parallel-size"])

@@ -24,7 +24,8 @@ record at each request, so that a change needs no new login.
 no store call, and still leads to a block.
 
 **Decided: nobody gives what it lacks.** A key's permissions, models, endpoints, addresses and end
-lie within its maker's, and only a caller that could make a key may rotate it.
+lie within its maker's, and only a caller that could make a key may rotate it. Limits may be wider
+than its maker's, since the tenant's bind all; only operators take them off, from keys and users.
 """
 
 from serve_app.auth.attempts import Attempts, too_many_attempts

@@ -91,7 +91,7 @@ class Credential:
         user: the user's name, if its record decides.
         token_id: names the mark that the token was revoked; empty if it is none.
         token_expires_s: when the token ends, s since the epoch; 0 if it is none.
-        limits: the caller's, as steps read them, if no record names any; None for the gate's.
+        limits: the caller's, as steps read them, if no record names any; None for none.
         tenant_must_exist: whether a tenant without a record is a refusal.
     """
 

@@ -19,7 +19,7 @@ from serve_app.ingress.call import Call, read
 from serve_app.ingress.exchange import Exchange
 from serve_app.ingress.gate import Gate
 from serve_app.ingress.told import limit_headers, over_limit
-from serve_app.limits import Demand, Hold, State, Terms, nanos_per_token
+from serve_app.limits import Hold, State, Terms, nanos_per_token
 from serve_app.settings import QueueClass
 
 Found = TypeVar("Found")
@@ -161,11 +161,11 @@ async def _held(gate: Gate, exchange: Exchange, credential: auth.Credential, cal
 
 async def _hold(gate: Gate, exchange: Exchange, credential: auth.Credential, call: Call) -> Hold:
     """Hold for a call; whoever leaves meanwhile takes nothing."""
-    asked, model = call.demand, call.model
+    model = call.model
     holding = asyncio.create_task(
         gate.holds.hold(
             credential,
-            Demand(asked.text_bytes, asked.fixed_tokens, asked.choices, asked.cap),
+            call.demand,
             model=model.name,
             terms=Terms(model.output_cap, *nanos_per_token(model.prices)),
             request=exchange.settle_id,

@@ -11,11 +11,12 @@ grammars   (``response_format`` and its kin) bind the reply and stand in no prom
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from serve_app.ingress.dialects import DIALECTS, LABELS, MEDIA, NAMES, WORDS, Dialect
+from serve_app.ingress.dialects import ARGUMENTS, DIALECTS, LABELS, MEDIA, NAMES, WORDS, Dialect
+from serve_app.limits import Demand
 from serve_app.model_settings import Model
 
 MESSAGE_TOKENS = 4
@@ -26,26 +27,17 @@ CHOICES_MAX = 16_384
 
 CAP_MAX = 1_000_000_000
 TEXT_MAX = 1_000_000_000_000
-Reader = Callable[[dict[str, Any], list[str], list[Any]], int]
 
 
 @dataclass(frozen=True, slots=True)
-class Demand:
-    """What one request may cost.
+class Weighed(Demand):
+    """What one request may use, and how long its prompt is.
 
     Attributes:
-        text_bytes: bytes of prompt text, to be divided by the learned bytes per token.
-        fixed_tokens: tokens that are known, or priced at a fixed cost.
-        choices: replies asked for; 0 where nothing is generated.
-        cap: output tokens per reply that the client allows; None if it names none.
         chars: characters of prompt text, a token id counting as one.
         longest: the field with most of them.
     """
 
-    text_bytes: int
-    fixed_tokens: int
-    choices: int
-    cap: int | None
     chars: int = 0
     longest: str = ""
 
@@ -68,8 +60,8 @@ class _Scale:
         self.chars += len(text)
 
 
-def demand(path: str, raw_bytes: int, fields: dict[str, Any], model: Model) -> Demand:
-    """Return what a request may cost.
+def weighed(path: str, raw_bytes: int, fields: dict[str, Any], model: Model) -> Weighed:
+    """Return what a request may use.
 
     Args:
         path: the engine's path; of one that is not known, the whole body is text.
@@ -79,7 +71,7 @@ def demand(path: str, raw_bytes: int, fields: dict[str, Any], model: Model) -> D
     """
     dialect = DIALECTS.get(path)
     if dialect is None:
-        return Demand(raw_bytes, 0, 1, None, raw_bytes, "body")
+        return Weighed(raw_bytes, 0, 1, None, raw_bytes, "body")
     weights = {
         name: _weighed(name, fields[name], dialect)
         for name in dialect.carriers
@@ -88,7 +80,7 @@ def demand(path: str, raw_bytes: int, fields: dict[str, Any], model: Model) -> D
     scales = weights.values()
     media = sum([one.media for one in scales]) + dialect.media
     text_bytes = sum([one.text_bytes for one in scales]) + _repeated(fields, weights, dialect)
-    return Demand(
+    return Weighed(
         text_bytes=min(text_bytes, TEXT_MAX),
         fixed_tokens=sum([one.ids for one in scales])
         + media * model.image_tokens
@@ -104,19 +96,36 @@ def demand(path: str, raw_bytes: int, fields: dict[str, Any], model: Model) -> D
 def _weighed(name: str, value: Any, dialect: Dialect) -> _Scale:
     """Return what the field ``name`` weighs."""
     scale = _Scale()
-    if name in dialect.schemas:
-        _weigh(value, scale, _schema)
+    if name in dialect.schemas or name in dialect.shown:
+        texts: list[str] = []
+        _gather(value, texts)
+        scale.put(texts)
     elif name in MEDIA:
         scale.media = scale.prompts = _many(value)
     elif name in dialect.prompts:
         _weigh_prompts(value, scale)
     else:
-        _weigh(value, scale, _message)
+        _weigh(value, scale)
     return scale
 
 
-def _weigh(value: Any, scale: _Scale, read: Reader) -> None:
-    """Put every string under ``value`` on the scale; ``read`` tells those of an object."""
+def _gather(value: Any, texts: list[str]) -> None:
+    """Add every string under ``value`` to ``texts``, names of members too."""
+    waiting = [value]
+    while waiting:
+        one = waiting.pop()
+        kind = type(one)
+        if kind is str:
+            texts.append(one)
+        elif kind is list:
+            waiting += one
+        elif kind is dict:
+            texts += one
+            waiting += one.values()
+
+
+def _weigh(value: Any, scale: _Scale) -> None:
+    """Put on the scale what messages say, and nothing of what the protocol says."""
     waiting, texts = [value], [""]
     while waiting:
         one = waiting.pop()
@@ -126,11 +135,11 @@ def _weigh(value: Any, scale: _Scale, read: Reader) -> None:
         elif kind is list:
             waiting += one
         elif kind is dict:
-            scale.media += read(one, texts, waiting)
+            scale.media += _sort(one, texts, waiting)
     scale.put(texts)
 
 
-def _message(members: dict[str, Any], texts: list[str], waiting: list[Any]) -> int:
+def _sort(members: dict[str, Any], texts: list[str], waiting: list[Any]) -> int:
     """Sort the members of a message or its part; return how many are media."""
     media = 0
     for name, inner in members.items():
@@ -139,18 +148,14 @@ def _message(members: dict[str, Any], texts: list[str], waiting: list[Any]) -> i
                 media += inner is not None
                 continue
             texts.append(name)
-        if type(inner) is not str:
+        if type(inner) is str:
+            if name not in LABELS or inner not in WORDS:
+                texts.append(inner)
+        elif name in ARGUMENTS and type(inner) is dict:
+            _gather(inner, texts)
+        else:
             waiting.append(inner)
-        elif name not in LABELS or inner not in WORDS:
-            texts.append(inner)
     return media
-
-
-def _schema(members: dict[str, Any], texts: list[str], waiting: list[Any]) -> int:
-    """Sort the members of a tool's schema: a template shows all of it, names too."""
-    texts += members
-    waiting += members.values()
-    return 0
 
 
 def _weigh_prompts(value: Any, scale: _Scale) -> None:
@@ -162,9 +167,9 @@ def _weigh_prompts(value: Any, scale: _Scale) -> None:
         else:
             scale.prompts = max(1, len(value))
             scale.ids = sum([len(one) for one in value if type(one) is list])
-            _weigh([one for one in value if type(one) is not list], scale, _message)
+            _weigh([one for one in value if type(one) is not list], scale)
     else:
-        _weigh(value, scale, _message)
+        _weigh(value, scale)
     scale.chars += scale.ids
 
 
@@ -200,10 +205,7 @@ def _cap(fields: dict[str, Any], dialect: Dialect) -> int | None:
     """Return how many tokens each reply may have, the larger if two fields say it."""
     told = [_whole(fields.get(name)) for name in dialect.caps]
     named = [min(max(0, cap), CAP_MAX) for cap in told if cap is not None]
-    if named:
-        return max(named)
-    unsaid = not any(name in fields for name in dialect.caps)
-    return dialect.default_cap if unsaid else None
+    return max(named, default=dialect.default_cap)
 
 
 def _whole(value: Any) -> int | None:

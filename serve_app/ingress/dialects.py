@@ -1,4 +1,4 @@
-"""Where each engine path carries its prompt, and what it says of its replies. Tables only."""
+"""Where each engine path carries its prompt, and what it says of its replies: tables only."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,7 +14,8 @@ class Dialect:
         talks: fields that hold messages.
         prompts: fields that hold a text, token ids, or a list of either; each has its own replies.
         texts: fields whose every string is read by the model.
-        schemas: fields that hold tools.
+        shown: fields that a chat template shows as they are.
+        schemas: fields that hold tools; they are shown, too.
         queries: those of ``texts`` that are read again with each of the others' documents.
         caps: fields that bound a reply; the first is the one that the gate sets.
         default_cap: output tokens per reply where no cap is named, if the engine fixes them.
@@ -25,6 +26,7 @@ class Dialect:
     talks: tuple[str, ...] = ()
     prompts: tuple[str, ...] = ()
     texts: tuple[str, ...] = ()
+    shown: tuple[str, ...] = ()
     schemas: tuple[str, ...] = ()
     queries: tuple[str, ...] = ()
     caps: tuple[str, ...] = ()
@@ -35,16 +37,16 @@ class Dialect:
     @cached_property
     def carriers(self) -> tuple[str, ...]:
         """All fields that carry a prompt."""
-        return (*self.prompts, *self.talks, *self.texts, *self.schemas)
+        return (*self.prompts, *self.talks, *self.texts, *self.shown, *self.schemas)
 
 
 _CAPS = ("max_tokens", "max_completion_tokens")
-_PAIRS = ("text_1", "text_2", "data_1", "data_2", "queries", "items", "documents")
+_PAIRS = ("text_1", "text_2", "data_1", "data_2", "queries", "items", "documents", "instruction")
 
 DIALECTS = {
     "/v1/chat/completions": Dialect(
         talks=("messages",),
-        texts=_TEMPLATE,
+        shown=_TEMPLATE,
         schemas=("tools", "functions"),
         caps=_CAPS,
         generates=True,
@@ -59,6 +61,7 @@ DIALECTS = {
     "/v1/responses": Dialect(
         talks=("input", "previous_input_messages"),
         texts=("instructions",),
+        shown=("chat_template_kwargs",),
         schemas=("tools",),
         caps=("max_output_tokens",),
         generates=True,
@@ -73,12 +76,12 @@ DIALECTS = {
     "/v1/messages/count_tokens": Dialect(
         talks=("messages",), texts=("system",), schemas=("tools",)
     ),
-    "/v1/embeddings": Dialect(talks=("messages",), prompts=("input",), texts=_TEMPLATE),
+    "/v1/embeddings": Dialect(talks=("messages",), prompts=("input",), shown=_TEMPLATE),
     "/v1/score": Dialect(texts=_PAIRS, queries=("text_1", "data_1", "queries")),
     "/v1/rerank": Dialect(texts=("query", "documents"), queries=("query",)),
     "/v1/audio/transcriptions": Dialect(texts=("prompt",), caps=_CAPS, generates=True, media=True),
     "/tokenize": Dialect(
-        talks=("messages",), prompts=("prompt",), texts=_TEMPLATE, schemas=("tools",)
+        talks=("messages",), prompts=("prompt",), shown=_TEMPLATE, schemas=("tools",)
     ),
     "/detokenize": Dialect(prompts=("tokens",)),
 }
@@ -91,11 +94,13 @@ MEDIA = frozenset(
         "video_url",
         "image_embeds",
         "audio_embeds",
+        "video_embeds",
         "image_pil",
         "prompt_embeds",
         "file",
         "file_data",
         "source",
+        "data",
     )
 )
 """Members of a message's part that hold an image, a sound, a video or a file."""
@@ -131,10 +136,13 @@ NAMES = frozenset(
 )
 """Members of a message that the protocol names; no model reads these words."""
 
+ARGUMENTS = frozenset(("input", "arguments"))
+"""Members of a tool's call that are JSON: a template shows them as they are."""
+
 LABELS = frozenset(("role", "type", "status"))
 """Members of a message that say what it is, mostly in one of ``WORDS``."""
 
-WORDS = frozenset(
+WORDS = MEDIA | frozenset(
     (
         "system",
         "user",
@@ -147,13 +155,8 @@ WORDS = frozenset(
         "output_text",
         "message",
         "image",
-        "image_url",
         "input_image",
-        "input_audio",
-        "audio_url",
-        "video_url",
         "input_file",
-        "file",
         "document",
         "function_call",
         "function_call_output",

@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -13,18 +13,13 @@ from serve_app.ingress.admission import class_served
 from serve_app.ingress.asked import NO_STORE, must_be_tenant
 from serve_app.ingress.exchange import Exchange
 from serve_app.ingress.gate import Gate
-from serve_app.limits import (
-    FINEST,
-    KEPT_HOURS,
-    MEMBERS,
-    NO_MODEL,
-    Report,
-    csv_parts,
-    json_parts,
-)
+from serve_app.limits import FINEST, KEPT_HOURS, MEMBERS, NO_MODEL, Report
 
 ASKED = ("tenant", "key", "model", "class", "start", "end", "group_by", "format")
-ROWS_MAX, PART = 50_000, 200
+ROWS_MAX = 20_000
+"""Rows of one report; so many are sorted before anybody notices."""
+
+PART = 200
 HOUR_S, DAY_S = 3_600, 86_400
 _TENANT = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _KEY = re.compile(r"[0-9A-Za-z_-]{1,128}")
@@ -66,11 +61,6 @@ class Wanted:
     only: Mapping[str, str]
     as_csv: bool
 
-    def parts(self, report: Report) -> Iterator[str]:
-        """Yield ``report`` as it is wanted."""
-        rows = report.rows()
-        return csv_parts(rows, self.by, PART) if self.as_csv else json_parts(rows, PART)
-
     @property
     def headers(self) -> dict[str, str]:
         """What the reply says of itself."""
@@ -102,7 +92,7 @@ async def tell_use(gate: Gate, exchange: Exchange, caller: Caller) -> None:
     if not report and "tenant" in exchange.query:
         await must_be_tenant(gate, tenants[0], caller)
     await exchange.start(200, wanted.headers)
-    for part in wanted.parts(report):
+    for part in report.as_csv(PART) if wanted.as_csv else report.as_json(PART):
         await exchange.write(part.encode())
         await asyncio.sleep(0)  # others have their turn while a long report is written
     await exchange.write(b"", more=False)

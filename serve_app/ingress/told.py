@@ -76,8 +76,9 @@ def over_limit(held: Hold, said: Said) -> GateError:
     what, kind = _WHAT[said.kind.unit], said.kind
     allowed = f"{_amount(said, said.limit)} {what}"
     per = f" a {kind.period}" if kind.period else ""
+    per += f", {said.burst} at once" if said.burst != said.limit else ""
     details = {"scope": said.scope, "limit": kind.name, "allowed": _figure(said, said.limit)}
-    details |= {"left": _figure(said, said.left)}
+    details |= {"burst": _figure(said, said.burst), "left": _figure(said, said.left)}
     if said.limit == 0:
         never = f"{who} use no {what}: its {kind.name} is 0."
         return QuotaSpent(never, refused_by=said.name, details=details)

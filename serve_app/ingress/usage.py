@@ -2,6 +2,8 @@
 
 event stream   frames end with a blank line; the usage frame has ``"choices":[]``
 JSON           the object's ``usage``
+names          ``prompt_tokens``, ``completion_tokens`` or ``input_tokens``, ``output_tokens``;
+               Anthropic's input is what was not cached, so what was is added
 """
 
 import json
@@ -82,10 +84,27 @@ def _parsed(payload: bytes) -> dict[str, Any]:
 
 
 def _take(event: dict[str, Any], usage: Usage) -> bool:
-    """Write the counts of ``event`` into ``usage``; return whether it had any."""
+    """Write the counts of ``event`` into ``usage``; return whether it had any.
+
+    A count that is not told stays as it was, so that a reply may tell its counts one by one.
+    """
     told = event.get("usage")
     if not isinstance(told, dict):
         return False
-    usage.input_tokens = int(told.get("prompt_tokens") or 0)
-    usage.output_tokens = int(told.get("completion_tokens") or 0)
+    read = _count(told, "cache_read_input_tokens")
+    beside = (read or 0) + (_count(told, "cache_creation_input_tokens") or 0)
+    details = told.get("prompt_tokens_details") or told.get("input_tokens_details")
+    if isinstance(details, dict) and read is None:
+        read = _count(details, "cached_tokens")
+    put = _count(told, "prompt_tokens", "input_tokens")
+    out = _count(told, "completion_tokens", "output_tokens")
+    usage.input_tokens = usage.input_tokens if put is None else put + beside
+    usage.output_tokens = usage.output_tokens if out is None else out
+    usage.cached_tokens = min(usage.cached_tokens if read is None else read, usage.input_tokens)
     return True
+
+
+def _count(told: dict[str, Any], *names: str) -> int | None:
+    """Return the first of the named counts; None if there is none that is a count."""
+    found = (told.get(name) for name in names)
+    return next((count for count in found if type(count) is int and count >= 0), None)

@@ -23,6 +23,13 @@ used of its estimate, gives nothing back (``tests/limits/test_gcra.py`` has the 
 requests. So whoever asks a scope gives back what gateways that died left there; no sweeper is
 needed, no step touches another scope's keys, and concurrency is how many leases there are.
 
+**Decided: money is whole nanos.** A price is read as it was written (0.15, not the binary fraction
+next to it), and what a request cost is a whole number, so ledgers add up to the last digit. Only
+an estimate is a double.
+
+**Decided: estimates are learned per tenant and model**, not per model: one tenant's Chinese novels
+say nothing of another's code. A handful of numbers each, gone after thirty idle days.
+
 **Decided: the record that proves a claim rides in the hold's call**, with the tenant's record and
 the mark of a revoked token. Who the caller is and whether it may go on are read in one atomic
 step, so a revoked key, a disabled user or a changed limit never meets a cached one.
@@ -39,7 +46,7 @@ from serve_app.limits.hold import Charge, Hold, Said, Usage
 from serve_app.limits.holds import Holds
 from serve_app.limits.ledger import KEPT_HOURS, NO_MODEL, Ledger
 from serve_app.limits.prices import cost_nanos, nanos_per_token
-from serve_app.limits.report import FINEST, MEMBERS, Report, csv_parts, json_parts
+from serve_app.limits.report import FINEST, MEMBERS, Report
 
 __all__ = [
     "FINEST",
@@ -59,7 +66,5 @@ __all__ = [
     "Terms",
     "Usage",
     "cost_nanos",
-    "csv_parts",
-    "json_parts",
     "nanos_per_token",
 ]

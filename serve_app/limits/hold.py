@@ -79,6 +79,7 @@ class Hold:
         cap: output tokens of each reply, to be set by the gate; None if it need not.
         leases: what was taken from each scope, as the store keeps it.
         request, model: which request it is, of which model.
+        local: whether the store was away, and the gateway itself has judged.
     """
 
     claim: Claim
@@ -94,6 +95,7 @@ class Hold:
     leases: tuple[str, ...] = NO_LEASES
     request: str = ""
     model: str = ""
+    local: bool = False
 
     @property
     def would_refuse(self) -> list[Said]:
@@ -103,7 +105,13 @@ class Hold:
 
 @dataclass(slots=True)
 class Usage:
-    """Tokens of one request, filled in as the reply goes by."""
+    """Tokens of one request, filled in as the reply goes by.
+
+    Attributes:
+        input_tokens: all of the prompt's.
+        output_tokens: of all replies together.
+        cached_tokens: those of the prompt that the engine had cached.
+    """
 
     input_tokens: int = 0
     output_tokens: int = 0
@@ -130,3 +138,14 @@ class Charge:
     queue_ms: int = 0
     engine_ms: int = 0
     sample: tuple[int, int, int] | None = None
+
+    def units(self) -> dict[str, int]:
+        """Return what it counts as, by unit."""
+        tokens_in, tokens_out = self.usage.input_tokens, self.usage.output_tokens
+        return {
+            "requests": 1,
+            "input": tokens_in,
+            "output": tokens_out,
+            "tokens": tokens_in + tokens_out,
+            "cost": self.cost_nanos,
+        }

@@ -4,14 +4,15 @@
     refused ──→ counted here ── pay ──↗
 
 What a request used is written by the step that settles it. A refusal is counted in memory and
-written about four times a second; a store that is away gets it when it is back, and once.
+written about four times a second; a store that is away gets it when it is back, and once. A gateway
+that is killed takes its last quarter of a second of refusals along.
 """
 
 import asyncio
 import json
 import logging
 import secrets
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import TypeVar
@@ -28,19 +29,25 @@ KEPT_HOURS = 2_400
 READ_MAX = 50_000
 """Callers' hours that one call may read; as many hours of tenants may be looked through."""
 
-PAGE = 200
+PAGE = 100
 """Hashes in one round trip; few, for they are taken apart between requests."""
 
 COUNTED_MAX = 20_000
 """Refusals counted apart, by caller, hour, model and class; more are lost, and the log says so."""
 
 BATCH = 500
+"""Calls, or sets, in one round trip."""
+
+LISTED = 1_000
+"""Ids that one round trip lists, about; a single hour of a tenant may have more."""
+
 NO_MODEL = "-"
 """Stands for the model of a request that names none we know."""
 
 _log = logging.getLogger("sluicegate.limits")
 _PLACE = {what: place for place, what in enumerate(WHATS)}
 _Item = TypeVar("_Item")
+_Span = tuple[str, int]
 _Hour = tuple[str, str, int]
 _Call = tuple[list[str], list[str | int | float]]
 
@@ -143,34 +150,40 @@ class Ledger:
             StoreUnavailable: the rest was not read.
         """
         hours = range(start_hour, end_hour)
-        _must_be_readable(len(tenants) * len(hours))
+        _must_be_readable(len(tenants) * len(hours) * (1 if key_ids is None else len(key_ids)))
         spans = [(tenant, hour) for hour in hours for tenant in tenants]
-        if key_ids is None:
-            wanted = await self._used(spans)
-        else:
-            wanted = [(tenant, key_id, hour) for tenant, hour in spans for key_id in key_ids]
-            _must_be_readable(len(wanted))
-        for page in _pages(wanted, PAGE):
+        pages = self._used(spans) if key_ids is None else _named(spans, key_ids)
+        async for page in pages:
             found = await self._store.hashes([keys.usage(*hour) for hour in page])
             pairs = zip(page, found, strict=True)
             yield [row for hour, fields in pairs for row in rows_of(hour, fields)]
 
-    async def _used(self, spans: Sequence[tuple[str, int]]) -> list[_Hour]:
-        """Return which callers have use in which hours of their tenants.
+    async def _used(self, spans: Sequence[_Span]) -> AsyncIterator[Sequence[_Hour]]:
+        """Yield in pages the callers that have use in these hours of their tenants.
 
         Their number is taken first, so that too many are refused before they are listed.
         """
-        hours: list[_Hour] = []
         sizes: list[int] = []
-        for page in _pages(spans, BATCH):
-            sizes += await self._store.sizes([keys.used(*span) for span in page])
+        for some in _pages(spans, BATCH):
+            sizes += await self._store.sizes([keys.used(*span) for span in some])
         _must_be_readable(sum(sizes))
         there = [span for span, size in zip(spans, sizes, strict=True) if size]
-        for page in _pages(there, BATCH):
-            listed = await self._store.members([keys.used(*span) for span in page])
-            for (tenant, hour), key_ids in zip(page, listed, strict=True):
-                hours += [(tenant, key_id, hour) for key_id in key_ids]
-        return hours
+        at_once = LISTED * len(there) // max(1, sum(sizes))
+        for some in _pages(there, min(max(at_once, 1), BATCH)):
+            listed = await self._store.members([keys.used(*span) for span in some])
+            for page in _pages(_hours(some, listed), PAGE):
+                yield page
+
+
+async def _named(spans: Sequence[_Span], key_ids: Sequence[str]) -> AsyncIterator[Sequence[_Hour]]:
+    """Yield in pages these callers in each of these hours."""
+    for page in _pages(_hours(spans, [key_ids] * len(spans)), PAGE):
+        yield page
+
+
+def _hours(spans: Sequence[_Span], ids: Sequence[Iterable[str]]) -> list[_Hour]:
+    pairs = zip(spans, ids, strict=True)
+    return [(tenant, key_id, hour) for (tenant, hour), some in pairs for key_id in some]
 
 
 def rows_of(hour: _Hour, fields: Mapping[str, str]) -> list[Row]:

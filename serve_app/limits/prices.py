@@ -38,9 +38,7 @@ def nanos_per_token(prices: Prices) -> tuple[float, float]:
 
 @lru_cache(maxsize=1_024)
 def _rates(prices: Prices) -> tuple[int, int, int, int]:
-    """Return the prices of a fresh, a cached and an output token in parts of a nano, and how many
-    parts a nano has.
-    """
+    """Return what a fresh, a cached and an output token cost, in parts of a nano, and its parts."""
     cached = prices.cached_input_per_million
     told = (
         prices.input_per_million,

@@ -75,6 +75,7 @@ class Report:
 
     def __init__(self, by: Sequence[str] = FINEST, only: Mapping[str, str] | None = None) -> None:
         self.by, self._only = tuple(by), dict(only or {})
+        self._total = (0,) * len(WHATS)
         self._sums: dict[tuple[str, ...], tuple[int, ...]] = {}
 
     def __len__(self) -> int:
@@ -89,10 +90,34 @@ class Report:
             of = row.of if same else tuple(row.member(name) for name in self.by)
             known = self._sums.get(of)
             self._sums[of] = row.figures if known is None else _sum(known, row.figures)
+            self._total = _sum(self._total, row.figures)
+
+    @property
+    def total(self) -> Row:
+        """The sum of all rows, of nobody in particular."""
+        return Row((), (), self._total)
 
     def rows(self) -> list[Row]:
         """Return the groups, sorted by their members from left to right."""
-        return [Row(self.by, of, figures) for of, figures in sorted(self._sums.items())]
+        return [row for some in self._parts(1_000) for row in some]
+
+    def _parts(self, size: int) -> Iterator[list[Row]]:
+        order = sorted(self._sums, key="\0".join)  # text sorts faster than tuples of it
+        for start in range(0, len(order), size):
+            yield [Row(self.by, of, self._sums[of]) for of in order[start : start + size]]
+
+    def as_json(self, size: int) -> Iterator[str]:
+        """Yield ``{data, totals}``, with up to ``size`` rows in a part."""
+        yield '{"data": ['
+        for place, rows in enumerate(self._parts(size)):
+            yield (", " if place else "") + ", ".join(as_json(shown(row)) for row in rows)
+        yield f'], "totals": {as_json(shown(self.total))}}}'
+
+    def as_csv(self, size: int) -> Iterator[str]:
+        """Yield headings and one line per row (RFC 4180), with up to ``size`` rows in a part."""
+        yield _csv([[*self.by, *FIGURES]])
+        for rows in self._parts(size):
+            yield _csv([_cell(value) for value in shown(row).values()] for row in rows)
 
 
 def grouped(rows: Iterable[Row], by: Sequence[str]) -> list[Row]:
@@ -100,12 +125,6 @@ def grouped(rows: Iterable[Row], by: Sequence[str]) -> list[Row]:
     report = Report(by)
     report.add(rows)
     return report.rows()
-
-
-def totals(rows: Iterable[Row]) -> Row:
-    """Return the sum of all ``rows``, of nobody in particular."""
-    whole = grouped(rows, ())
-    return whole[0] if whole else Row((), (), (0,) * len(WHATS))
 
 
 def _sum(one: tuple[int, ...], other: tuple[int, ...]) -> tuple[int, ...]:
@@ -139,23 +158,6 @@ def as_json(members: Mapping[str, str | int | Decimal]) -> str:
 
 def _json_value(value: str | int | Decimal) -> str:
     return f"{value:f}" if isinstance(value, Decimal) else json.dumps(value)
-
-
-def json_parts(rows: Sequence[Row], size: int) -> Iterator[str]:
-    """Yield ``{data, totals}``, with up to ``size`` rows in a part."""
-    yield '{"data": ['
-    for start in range(0, len(rows), size):
-        some = ", ".join(as_json(shown(row)) for row in rows[start : start + size])
-        yield f", {some}" if start else some
-    yield f'], "totals": {as_json(shown(totals(rows)))}}}'
-
-
-def csv_parts(rows: Sequence[Row], by: Sequence[str], size: int) -> Iterator[str]:
-    """Yield a line of headings and one line per row (RFC 4180), up to ``size`` rows in a part."""
-    yield _csv([[*by, *FIGURES]])
-    for start in range(0, len(rows), size):
-        yield _csv([_cell(value) for value in shown(row).values()]
-                   for row in rows[start : start + size])  # fmt: skip
 
 
 def _csv(lines: Iterable[Sequence[str]]) -> str:

@@ -26,7 +26,8 @@ from serve_app.queueing.autoscaling import (
     report,
     wanted_replicas,
 )
-from serve_app.queueing.line import Line, Load, Seat
+from serve_app.queueing.line import Line
+from serve_app.queueing.seat import Load, Seat
 from serve_app.queueing.order import retry_after_s
 
 __all__ = [

@@ -218,6 +218,7 @@ COVER = caller(permissions=frozenset({"read_models"}), models=frozenset({"a"}))
         pytest.param({"models": frozenset({"b"})}, False, id="another model"),
         pytest.param({"permissions": frozenset({"manage_keys"})}, False, id="a permission"),
         pytest.param({"operator": True}, False, id="an operator"),
+        pytest.param({"exempt": True}, False, id="exempt from limits"),
     ],
 )
 def test_who_may_rotate_whose_key(other, covered: bool) -> None:

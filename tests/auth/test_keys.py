@@ -283,6 +283,7 @@ async def test_a_wrong_line_is_named(own: Keys, store: Store, change, says: str)
         {"tenant": "No Tenant"},
         {"permissions": ["fly"]},
         {"limits": {"requests_per_minute": -1}},
+        {"over_limit": "explode"},
         {"allowed_addresses": ["everywhere"]},
         {"expires_ms": "soon"},
     ],
@@ -295,3 +296,144 @@ async def test_a_wrong_key_in_a_line_is_named(own: Keys, store: Store, change) -
     told["key"] |= change
     with pytest.raises(InvalidRequest, match="line 1: key"):
         await import_keys(store, [json.dumps(told)])
+
+
+LIMITS = {
+    "requests_per_minute": {"limit": 60, "burst": 5},
+    "cost_per_day": 0.5,
+    "output_cap": 256,
+    "shadow": {"tokens_per_minute": 9},
+    "models": {"org/m:1": {"concurrency": 2}},
+}
+TEXT = "r 60 5 0 D 500000000 500000000 0 t 9 9 1 n 256 0 0\norg/m:1\tc 2 2 0"
+
+
+async def test_what_the_hold_reads_of_limits(own: Keys, tenants: Tenants, store: Store) -> None:
+    """A record has one field of limits beside its attributes, as they are now; none if empty."""
+    request = KeyRequest.model_validate({"name": "x", "limits": LIMITS})
+    _, record = await own.create(request, by=ACME)
+    name, tenant = keys.key_record("acme", record.id), keys.tenant_record("acme")
+    assert record.limits == LIMITS
+    assert await store.fields(name, "limits") == [TEXT]
+    empty: list[dict[str, object]] = [{}, {"models": {"m": {}}}, {"exempt": False}]
+    for written, text in [(LIMITS, TEXT), *((one, None) for one in empty)]:
+        change = {"limits": written}
+        await own.change("acme", record.id, KeyChange.model_validate(change), by=ACME)
+        await tenants.change("acme", TenantChange.model_validate(change), by=OPERATOR)
+        assert await store.fields(name, "limits") == [text]
+        assert await store.fields(tenant, "limits") == [text]
+    await own.change("acme", record.id, KeyChange.model_validate({"limits": LIMITS}), by=ACME)
+    _, reset = await own.change("acme", record.id, KeyChange(limits=None), by=ACME)
+    assert (reset.limits, await store.fields(name, "limits")) == ({}, [None])
+    _, other = await own.create(KeyRequest(name="y"), by=ACME)
+    assert await store.fields(keys.key_record("acme", other.id), "limits") == [None]
+
+
+async def test_a_key_that_waits_says_so(own: Keys) -> None:
+    """``over_limit`` is kept, shown, changed, reset by null, and known of the caller."""
+    _, record = await own.create(KeyRequest(name="x"), by=ACME)
+    assert (record.public()["over_limit"], record.caller().over_limit_waits) == ("refuse", False)
+    for change, word in (
+        ({"over_limit": "wait"}, "wait"),
+        ({"weight": 2}, "wait"),
+        ({"over_limit": None}, "refuse"),
+    ):
+        await own.change("acme", record.id, KeyChange.model_validate(change), by=ACME)
+        now, _ = await own.get("acme", record.id, by=ACME)
+        assert (now.public()["over_limit"], now.caller().over_limit_waits) == (word, word == "wait")
+
+
+async def test_only_operators_exempt_a_key(own: Keys, store: Store) -> None:
+    """Who could not have made an exempt key cannot change, rotate or revoke it either."""
+    exempt = {"name": "x", "limits": {"exempt": True}}
+    with pytest.raises(Forbidden) as told:
+        await own.create(KeyRequest.model_validate(exempt), by=ACME)
+    assert told.value.param == "limits"
+    _, plain = await own.create(KeyRequest(name="x"), by=ACME)
+    with pytest.raises(Forbidden) as told:
+        await own.change("acme", plain.id, KeyChange.model_validate(exempt), by=ACME)
+    assert told.value.param == "limits"
+    request = KeyRequest.model_validate({**exempt, "tenant": "acme"})
+    _, record = await own.create(request, by=OPERATOR)
+    assert record.caller().exempt
+    assert await store.fields(keys.key_record("acme", record.id), "limits") == ["x 0 0 0"]
+    for attempt in (
+        own.change("acme", record.id, KeyChange(name="y"), by=ACME),
+        own.rotate("acme", record.id, Rotation(), by=ACME),
+        own.revoke("acme", record.id, by=ACME),
+    ):
+        with pytest.raises(Forbidden):
+            await attempt
+    await own.rotate("acme", record.id, Rotation(), by=replace(ACME, exempt=True))
+    await own.change("acme", record.id, KeyChange(limits=None), by=OPERATOR)
+    await own.rotate("acme", record.id, Rotation(), by=ACME)
+
+
+async def test_a_keys_limit_may_be_above_its_tenants(own: Keys, tenants: Tenants) -> None:
+    """The tenant's binds all the same, so nobody is kept from writing it."""
+    limits = {"requests_per_minute": 5}
+    await tenants.change("acme", TenantChange.model_validate({"limits": limits}), by=OPERATOR)
+    wide = KeyRequest.model_validate({"name": "x", "limits": {"requests_per_minute": 500}})
+    _, record = await own.create(wide, by=ACME)
+    assert record.limits == {"requests_per_minute": 500}
+
+
+async def test_limits_travel_in_files(own: Keys, store: Store, store_url: str) -> None:
+    """Export and import give back what was written and what the hold reads, to the letter."""
+    request = {"name": "x", "tenant": "acme", "over_limit": "wait", "limits": LIMITS}
+    _, limited = await own.create(KeyRequest.model_validate(request), by=OPERATOR)
+    request = {"name": "y", "tenant": "acme", "limits": {"exempt": True}}
+    _, exempt = await own.create(KeyRequest.model_validate(request), by=OPERATOR)
+    lines = [line async for line in export_keys(store)]
+    names = [keys.key_record("acme", one.id) for one in (limited, exempt)]
+    with redis.Redis.from_url(store_url) as client:
+        before = [client.hgetall(name) for name in names]
+        client.delete(*client.keys("*key*"))
+        assert await import_keys(store, lines) == {"written": 2}
+        assert [client.hgetall(name) for name in names] == before
+    assert [
+        record for record, _ in (await own.listed("acme", by=OPERATOR, after="", size=9))[0]
+    ] == [
+        limited,
+        exempt,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("limits", "says"),
+    [
+        (
+            {"requests_per_minute": -1},
+            "line 1: key.limits.requests_per_minute: must be a whole number from 0 to 1000000",
+        ),
+        (
+            {"models": {"m": {"tokens_per_minute": {"limit": 0, "burst": 5}}}},
+            "line 1: key.limits.models.m.tokens_per_minute.burst: contradicts a limit of 0",
+        ),
+        (
+            {"token_per_day": 5},
+            "line 1: key.limits.token_per_day: is not known; did you mean tokens_per_day?",
+        ),
+        ({"exempt": True, "concurrency": 1}, "line 1: key.limits.exempt: stands alone"),
+    ],
+)
+async def test_a_wrong_limit_in_a_line_is_named(own: Keys, store: Store, limits, says: str) -> None:
+    """The line, the member, and the sentence of the admin API."""
+    await own.create(KeyRequest(name="x"), by=ACME)
+    (line,) = [line async for line in export_keys(store)]
+    wrong = json.loads(line)
+    wrong["key"]["limits"] = limits
+    with pytest.raises(InvalidRequest) as told:
+        await import_keys(store, [json.dumps(wrong)])
+    assert str(told.value).startswith(says)
+
+
+async def test_a_file_of_an_older_gateway_is_read(own: Keys, store: Store) -> None:
+    """A line that says nothing of ``over_limit`` is a key that is refused."""
+    _, record = await own.create(KeyRequest(name="x"), by=ACME)
+    (line,) = [line async for line in export_keys(store)]
+    old = json.loads(line)
+    del old["key"]["over_limit"]
+    await own.revoke("acme", record.id, by=ACME)
+    assert await import_keys(store, [json.dumps(old)]) == {"written": 1}
+    assert (await own.get("acme", record.id, by=ACME))[0] == record

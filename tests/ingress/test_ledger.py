@@ -26,6 +26,7 @@ from serve_app.queueing import Line
 from serve_app.settings import Settings
 from serve_app.store import Store, keys
 from tests.accounts import OPERATOR
+from tests.stories.test_document import mistakes
 
 ADMIN, PLAIN = "the-operators-own-key", "somebodys-static-key"
 CHAT, USAGE = "/v1/chat/completions", "/v1/usage"
@@ -107,7 +108,7 @@ async def house(store: Store, store_url: str) -> AsyncIterator[House]:
     gate = Gate(
         settings,
         identity=identity,
-        holds=Holds(store, default_rpm=600),
+        holds=Holds(store, defaults="r 600 600 0"),
         ledger=Ledger(store),
         line=Line(store, [model.name for model in settings.models]),
         relay=relay,
@@ -299,6 +300,16 @@ async def test_a_report_in_full(house: House) -> None:
     assert again.headers["content-type"] == "text/csv; charset=utf-8"
     assert again.headers["content-disposition"] == 'attachment; filename="usage.csv"'
     assert again.text.splitlines()[0] == ",".join(heading)
+
+
+@pytest.mark.parametrize("query", ["", "?group_by=month,class", "?format=csv"])
+async def test_a_report_is_as_told(house: House, query: str) -> None:
+    """Each form has the shape and the headers of the gate's own document."""
+    house.wrote(house.now_hour, "k", requests=1, cost_nanos=5)
+    async with house.client() as client:
+        said = await client.get(f"{USAGE}{query}")
+    assert "standard" in said.text
+    assert mistakes(USAGE, said) == []
 
 
 async def test_nothing_used_is_an_empty_report(house: House) -> None:

@@ -204,6 +204,12 @@ def test_no_refusal_is_invented() -> None:
         (
             ("POST", "/v1/chat/completions"),
             {
+                "400": {
+                    "invalid_request",
+                    "unknown_tenant",
+                    "prompt_too_long",
+                    "request_exceeds_limit",
+                },
                 "413": {"request_too_large"},
                 "415": {"unsupported_media_type"},
                 "502": {"upstream_failed"},

@@ -147,3 +147,61 @@ def test_a_huge_reply_is_not_kept() -> None:
     assert reader.feed(b"{}") == b"{}"
     assert reader.end() == b""
     assert usage == Usage()
+
+
+@pytest.mark.parametrize(
+    ("told", "usage"),
+    [
+        pytest.param(TOLD, Usage(11, 7, 0), id="OpenAI"),
+        pytest.param(
+            {**TOLD, "prompt_tokens_details": {"cached_tokens": 4}}, Usage(11, 7, 4), id="cached"
+        ),
+        pytest.param({**TOLD, "prompt_tokens_details": None}, Usage(11, 7, 0), id="no details"),
+        pytest.param(
+            {**TOLD, "prompt_tokens_details": {"cached_tokens": None}}, Usage(11, 7, 0), id="null"
+        ),
+        pytest.param(
+            {**TOLD, "prompt_tokens_details": {"cached_tokens": 99}},
+            Usage(11, 7, 11),
+            id="too many",
+        ),
+        pytest.param(
+            {"input_tokens": 11, "output_tokens": 7, "input_tokens_details": {"cached_tokens": 4}},
+            Usage(11, 7, 4),
+            id="a response",
+        ),
+        pytest.param(
+            {
+                "input_tokens": 5,
+                "output_tokens": 7,
+                "cache_read_input_tokens": 4,
+                "cache_creation_input_tokens": 2,
+            },
+            Usage(11, 7, 4),
+            id="Anthropic",
+        ),
+        pytest.param({"prompt_tokens": 11, "total_tokens": 11}, Usage(11, 3, 0), id="an embedding"),
+        pytest.param({"output_tokens": 7}, Usage(5, 7, 0), id="one count after the other"),
+        pytest.param({"prompt_tokens": None, "completion_tokens": 7}, Usage(5, 7, 0), id="unknown"),
+        pytest.param(
+            {"prompt_tokens": -1, "completion_tokens": "7"}, Usage(5, 3, 0), id="no count"
+        ),
+        pytest.param(
+            {"prompt_tokens": True, "completion_tokens": 0.5}, Usage(5, 3, 0), id="no int"
+        ),
+        pytest.param({}, Usage(5, 3, 0), id="nothing"),
+    ],
+)
+def test_the_counts_of_every_dialect(told: dict[str, object], usage: Usage) -> None:
+    """Input, output and what was cached of the input; what is not told stays as it was."""
+    found = Usage(input_tokens=5, output_tokens=3)
+    passed(JsonUsage(found), [json.dumps({"usage": told}).encode()])
+    assert found == usage
+
+
+def test_the_cache_is_read_from_a_stream_too() -> None:
+    """The usage frame tells it; before that it is nothing."""
+    usage = Usage()
+    told = {**TOLD, "prompt_tokens_details": {"cached_tokens": 4}}
+    passed(StreamUsage(usage, keep_frame=False), [said("a"), frame({"choices": [], "usage": told})])
+    assert usage == Usage(11, 7, 4)

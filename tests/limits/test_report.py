@@ -19,11 +19,8 @@ from serve_app.limits.report import (
     Report,
     Row,
     as_json,
-    csv_parts,
     grouped,
-    json_parts,
     shown,
-    totals,
 )
 
 HOURS = st.integers(490_000, 490_000 + 24 * 70).map(hour_text)
@@ -42,12 +39,20 @@ BYS = st.sampled_from(
 )
 
 
+def reported(rows: list[Row], by: tuple[str, ...]) -> Report:
+    report = Report(by)
+    report.add(rows)
+    return report
+
+
 @given(ROWS, BYS)
 def test_totals_are_the_sum_over_any_grouping(rows: list[Row], by: tuple[str, ...]) -> None:
     """However use is grouped, nothing of it is lost and nothing counts twice."""
     groups = grouped(rows, by)
     summed = tuple(sum(row.figures[place] for row in rows) for place in range(len(WHATS)))
-    assert totals(rows).figures == totals(groups).figures == summed
+    assert reported(rows, by).total.figures == summed
+    assert reported(groups, by).total.figures == summed
+    assert tuple(map(sum, zip(*(row.figures for row in groups), strict=True))) == summed or not rows
     assert len({row.of for row in groups}) == len(groups)
     assert [row.of for row in groups] == sorted(row.of for row in groups)
 
@@ -114,10 +119,11 @@ def test_money_and_seconds_as_they_are_written(nanos: int, ms: int, cost: str, s
 @given(ROWS, BYS, st.integers(1, 4))
 def test_json_is_exact(rows: list[Row], by: tuple[str, ...], size: int) -> None:
     """Whoever reads decimals as decimals gets what the ledger holds, in parts of any size."""
-    groups = grouped(rows, by)
-    said = json.loads("".join(json_parts(groups, size)), parse_float=Decimal)
+    report = reported(rows, by)
+    said = json.loads("".join(report.as_json(size)), parse_float=Decimal)
     assert set(said) == {"data", "totals"}
-    for told, row in zip([*said["data"], said["totals"]], [*groups, totals(rows)], strict=True):
+    shown_ = [*said["data"], said["totals"]]
+    for told, row in zip(shown_, [*report.rows(), report.total], strict=True):
         assert list(told) == [*row.by, *FIGURES]
         assert [told[name] for name in row.by] == list(row.of)
         assert _figures(told) == row.figures
@@ -126,11 +132,11 @@ def test_json_is_exact(rows: list[Row], by: tuple[str, ...], size: int) -> None:
 @given(rows_with(st.text() | st.sampled_from(["=1+1", "'", "-", "@x", "\r", "a,b", '"'])), BYS)
 def test_csv_comes_back(rows: list[Row], by: tuple[str, ...]) -> None:
     """What was written is read again, whatever names hold; the mark in front is taken off."""
-    groups = grouped(rows, by)
-    text = io.StringIO("".join(csv_parts(groups, by, 2)), newline="")
+    report = reported(rows, by)
+    text = io.StringIO("".join(report.as_csv(2)), newline="")
     heading, *lines = csv.reader(text)
     assert heading == [*by, *FIGURES]
-    for line, row in zip(lines, groups, strict=True):
+    for line, row in zip(lines, report.rows(), strict=True):
         assert tuple(cell.removeprefix("'") for cell in line[: len(by)]) == row.of
         assert _figures(dict(zip(heading, line, strict=True))) == row.figures
 
@@ -139,7 +145,7 @@ def test_csv_comes_back(rows: list[Row], by: tuple[str, ...]) -> None:
 def test_csv_holds_no_formula(start: str) -> None:
     """No name begins a cell with what makes a spreadsheet run it; a lone dash is none."""
     row = Row(FINEST, ("k", "t", f"{start}cmd|' /C calc'!A0", "-", hour_text(0)), (1,) * 9)
-    _, line = csv.reader(io.StringIO("".join(csv_parts([row], FINEST, 9)), newline=""))
+    _, line = csv.reader(io.StringIO("".join(reported([row], FINEST).as_csv(9)), newline=""))
     assert line[2].startswith(f"'{start}")
     assert line[3] == "-"
 

@@ -42,7 +42,9 @@ def untold(schema: dict[str, Any], body: Any) -> set[str]:
     return set(body) - set(shape["properties"])
 
 
-@pytest.mark.parametrize("path", ["/health", "/health/live", "/health/ready", "/v1/models"])
+@pytest.mark.parametrize(
+    "path", ["/health", "/health/live", "/health/ready", "/v1/models", "/v1/usage"]
+)
 def test_what_is_read_is_as_told(gate: RunningGate, path: str) -> None:
     """Each reply has the shape and the headers of the document, and no member beyond."""
     with gate.client() as client:

@@ -38,6 +38,7 @@ FOR_BODIES = (errors.InvalidRequest, errors.BodyTooLarge, errors.WrongMediaType)
 FOR_ENGINES = (
     errors.NoSuchModel,
     errors.ModelForbidden,
+    errors.PromptTooLong,
     errors.ExceedsLimit,
     errors.RateLimited,
     errors.QuotaSpent,

@@ -85,7 +85,7 @@ class Shared(Shape):
     """Its share of the turns; null for 1."""
 
     limits: Limits
-    """As they were given; empty for the gate's default, of a tenant for none."""
+    """As they were given; of a kind that is missing the gate's default binds, of a tenant none."""
 
     metadata: dict[str, Any]
     created_at: str | None
