@@ -103,7 +103,7 @@ class Both:
         held, leases = pair
         done, now_us = await self.store.run("settle", *settling(held, charge))
         if done:
-            settle(self.scopes, leases, units(charge), now_us)
+            settle(self.scopes, leases, {} if charge is None else charge.units(), now_us)
 
     async def renew(self, pair: Pair) -> None:
         held, twins = pair
@@ -124,20 +124,6 @@ class Both:
         elif kind == "settle" and self.running:
             self.ended.append(self.running.pop(pick % len(self.running)))
             await self.settle(self.ended[-1], charge)
-
-
-def units(charge: Charge | None) -> dict[str, int]:
-    """Return what a charge counts as, by unit."""
-    if charge is None:
-        return {}
-    used = charge.usage
-    return {
-        "requests": 1,
-        "input": used.input_tokens,
-        "output": used.output_tokens,
-        "tokens": used.input_tokens + used.output_tokens,
-        "cost": charge.cost_nanos,
-    }
 
 
 RATES = [kind.name for kind in KINDS if kind.period == "minute"]
