@@ -39,8 +39,7 @@ local function read_all(scopes, k, now_us)
   redis.call("HLEN", k.learned)
 end
 
--- Puts what was `used`, by unit, in the place of what the lease of a scope holds. A lease whose time
--- is over is given back first, whoever noticed.
+-- Puts what was `used`, by unit, in the place of what a lease holds; one that is over goes back first.
 local function settle_scope(k, used, now_us)
   if not k.lease then
     return
