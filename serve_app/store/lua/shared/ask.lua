@@ -6,7 +6,7 @@ local function load(k, now_us)
     names[at + 1] = is.field
   end
   local told = redis.call("HMGET", k.state, unpack(names))
-  k.born_us, k.values = tonumber(told[1] or now_us), {}
+  k.born_us, k.is_new, k.values = tonumber(told[1] or now_us), not told[1], {}
   for at, is in ipairs(k.bounds) do
     if is.unit ~= "seats" and is.limit > 0 then
       k.values[is.field] = read_value(is.field, told[at + 1], is.limit, now_us)

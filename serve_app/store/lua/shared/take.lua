@@ -36,7 +36,7 @@ local function save(k, now_us)
   end
   if #written > 2 then
     redis.call("HSET", k.state, unpack(written))
-    redis.call("PEXPIRE", k.state, kept_ms(ttl_us))
+    redis.call("PEXPIRE", k.state, kept_ms(ttl_us), k.is_new and "NX" or "GT")
   end
   return ttl_us
 end
@@ -57,6 +57,9 @@ local function take(k, request, now_us, ttl_ms)
   end
   local ttl_us, text = save(k, now_us), table.concat(lease, " ")
   redis.call("ZADD", k.leases, math.floor(now_us / 1000) + ttl_ms, text)
-  redis.call("PEXPIRE", k.leases, kept_ms(math.max(ttl_ms * 1000, ttl_us)))
+  local kept = kept_ms(math.max(ttl_ms * 1000, ttl_us))
+  if redis.call("PEXPIRE", k.leases, kept, "NX") == 0 then
+    redis.call("PEXPIRE", k.leases, kept, "GT") -- what another limit still needs is kept longer
+  end
   return text
 end
