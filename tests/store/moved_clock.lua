@@ -6,8 +6,13 @@ local moved = {
   TIME = function()
     return {string.format("%.0f", math.floor(now_us / 1000000)), string.format("%.0f", now_us % 1000000)}
   end,
-  PEXPIRE = function(key, ms)
-    return store.call("ZADD", "ends", string.format("%.0f", now_ms() + ms), key)
+  PEXPIRE = function(key, ms, condition)
+    local was, ends = store.call("ZSCORE", "ends", key), now_ms() + ms
+    if (condition == "NX" and was) or (condition == "GT" and not (was and ends > tonumber(was))) then
+      return 0
+    end
+    store.call("ZADD", "ends", string.format("%.0f", ends), key)
+    return 1
   end,
   SET = function(key, value, how, number)
     if how == "PX" then

@@ -67,6 +67,9 @@ class Both:
     texts: tuple[str, str, str]
     """The caller's own limits, the defaults, the tenant's."""
     terms: Terms
+    other: str = ""
+    """What the caller's own limits are changed to, and back again."""
+
     scopes: list[Scope] = field(default_factory=lambda: [Scope() for _ in range(4)])
     running: list[Pair] = field(default_factory=list)
     ended: list[Pair] = field(default_factory=list)
@@ -103,7 +106,7 @@ class Both:
         held, leases = pair
         done, now_us = await self.store.run("settle", *settling(held, charge))
         if done:
-            settle(self.scopes, leases, units(charge), now_us)
+            settle(self.scopes, leases, {} if charge is None else charge.units(), now_us)
 
     async def renew(self, pair: Pair) -> None:
         held, twins = pair
@@ -115,6 +118,9 @@ class Both:
         kind, demand, charge, pick = move
         if kind == "hold":
             await self.hold(f"r{number}", demand)
+        elif kind == "change":
+            self.texts, self.other = (self.other, *self.texts[1:]), self.texts[0]
+            self.store.client.hset(RECORD, "limits", self.texts[0])
         elif kind == "wait":
             self.store.now_us += WAITS_US[pick % len(WAITS_US)]
         elif kind == "again" and self.ended:
@@ -124,20 +130,6 @@ class Both:
         elif kind == "settle" and self.running:
             self.ended.append(self.running.pop(pick % len(self.running)))
             await self.settle(self.ended[-1], charge)
-
-
-def units(charge: Charge | None) -> dict[str, int]:
-    """Return what a charge counts as, by unit."""
-    if charge is None:
-        return {}
-    used = charge.usage
-    return {
-        "requests": 1,
-        "input": used.input_tokens,
-        "output": used.output_tokens,
-        "tokens": used.input_tokens + used.output_tokens,
-        "cost": charge.cost_nanos,
-    }
 
 
 RATES = [kind.name for kind in KINDS if kind.period == "minute"]
@@ -172,7 +164,7 @@ DEMANDS = st.one_of(
 USAGES = st.builds(Usage, st.integers(0, 200), st.integers(0, 200))
 CHARGES = st.one_of(st.none(), st.builds(Charge, USAGES, cost_nanos=st.integers(0, 5_000)))
 KINDS = st.sampled_from(
-    ["hold", "hold", "hold", "settle", "settle", "renew", "again", "wait", "wait"]
+    ["hold", "hold", "hold", "settle", "settle", "renew", "again", "wait", "wait", "change"]
 )
 MOVES = st.lists(st.tuples(KINDS, DEMANDS, CHARGES, st.integers(0, 99)), min_size=5, max_size=20)
 PRICES = st.sampled_from([0.0, 1.0, 0.37, 1 / 3, 12.5, 1e-7])
@@ -184,6 +176,7 @@ class Story:
     """Who is bound by what, and what happens."""
 
     own: dict[str, Any] = field(default_factory=dict)
+    other: dict[str, Any] = field(default_factory=dict)
     defaults: dict[str, Any] = field(default_factory=dict)
     tenant: dict[str, Any] = field(default_factory=dict)
     terms: Terms = Terms()  # noqa: RUF009 - it is frozen
@@ -191,7 +184,7 @@ class Story:
     moves: list[Move] = field(default_factory=list)
 
 
-STORIES = st.builds(Story, LIMITS, LIMITS, LIMITS, TERMS, st.sampled_from(STARTS_US), MOVES)
+STORIES = st.builds(Story, LIMITS, LIMITS, LIMITS, LIMITS, TERMS, st.sampled_from(STARTS_US), MOVES)
 
 
 @dataclass
@@ -207,7 +200,9 @@ class Ground:
         self.client.flushall()
         self.client.hset(RECORD, mapping={"sha256": "s", "attributes": "{}", "limits": texts[0]})
         self.client.hset(TENANT, mapping={"attributes": "{}", "limits": texts[2]})
-        both = Both(ClockedStore(self.client, story.start_us), texts, story.terms)
+        both = Both(
+            ClockedStore(self.client, story.start_us), texts, story.terms, limits(**story.other)
+        )
 
         async def all_of_them() -> None:
             for number, move in enumerate([*story.moves, *[("hold", None, None, 0)] * 2]):
@@ -241,13 +236,23 @@ def moves_of(told: str) -> list[Move]:
 
 def in_full(told: str) -> Story:
     """Return a story on tight limits of many kinds."""
-    both = {"output_cap": 9, "models": {"m": {**LONG, "output_cap": 5}}}
-    return Story(both, TIGHT, {"models": {"m": TIGHT}}, Terms(20, 1.5, 0.25), moves=moves_of(told))
+    both = {"output_cap": 9, "tokens_per_month": 900, "models": {"m": {**LONG, "output_cap": 5}}}
+    return Story(
+        both,
+        {"requests_per_minute": 9},
+        TIGHT,
+        {"models": {"m": TIGHT}},
+        Terms(20, 1.5, 0.25),
+        moves=moves_of(told),
+    )
 
 
 @settings(max_examples=3_000, deadline=None, suppress_health_check=list(HealthCheck))
 @example(story=in_full("hold hold hold wait:5 hold settle again"))
 @example(story=in_full("hold hold wait:3 renew wait:3 settle:1 settle"))
+@example(story=in_full("hold change hold wait:2 change hold wait:9 change hold settle:1"))
+@example(story=in_full("hold change wait:2 hold"))
+@example(story=in_full("hold settle change hold settle wait:6 change hold"))
 @example(story=in_full("hold wait:6 renew settle hold wait:9 settle:1"))
 @example(story=in_full("hold hold settle:1 wait:8 hold settle wait:10 settle"))
 @given(story=STORIES)
@@ -261,9 +266,12 @@ def test_the_steps_do_what_their_twins_do(ground: Ground, story: Story) -> None:
     both = ground.trace(story)
     event(f"{min(len(both.ended), 3)} settled, {min(len(both.running), 3)} left running")
     for scope, (_, leases) in zip(both.scopes, scopes_of(), strict=True):
-        kept = ground.client.zrange(leases, 0, -1, withscores=True)
+        kept = ground.client.zrange(leases, f"({both.store.now_us // 1_000}", "+inf",
+                                    byscore=True, withscores=True)  # fmt: skip
         assert {shape(lease): int(until) for lease, until in kept} == {
-            shape(lease): until for lease, until in scope.leases.items()
+            shape(lease): until
+            for lease, until in scope.leases.items()
+            if until > both.store.now_us // 1_000
         }
     names = {name for pair in scopes_of() for name in pair if ground.client.exists(name)}
     assert names <= {*ground.client.zrange("ends", 0, -1)}, "each has its end"

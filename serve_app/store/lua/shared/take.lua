@@ -58,6 +58,9 @@ local function take(k, request, now_us, ttl_ms)
   local text, until_ms = table.concat(lease), math.floor(now_us / 1000) + ttl_ms
   save(k, now_us, until_ms)
   redis.call("ZADD", k.leases, until_ms, text)
-  redis.call("PEXPIRE", k.leases, kept_ms(math.max(ttl_ms * 1000, is[4] * 1000 - now_us)))
+  local kept = kept_ms(math.max(ttl_ms * 1000, is[4] * 1000 - now_us))
+  if redis.call("PEXPIRE", k.leases, kept, "GT") == 0 then
+    redis.call("PEXPIRE", k.leases, kept, "NX") -- the first; what another still needs is kept longer
+  end
   return text
 end
