@@ -2,6 +2,7 @@
 --@include window
 --@include bound
 --@include scope
+--@include lease
 --@include ask
 --@include take
 local scopes = {scope("", ""), scope("", ""), scope("", ""), scope("", "")}

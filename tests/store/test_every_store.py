@@ -24,7 +24,7 @@ from serve_app.auth import (
 from serve_app.auth.users.passwords import Passwords
 from serve_app.auth_settings import BruteForce
 from serve_app.errors import StoreUnavailable
-from serve_app.limits import Holds, Outcome, Usage
+from serve_app.limits import Charge, Demand, Holds, Usage
 from serve_app.queueing import Line
 from serve_app.settings import QueueClass
 from serve_app.store import TEXTS, Address, Store, keys, registry
@@ -41,7 +41,7 @@ from tests.accounts import (
     users_on,
 )
 from tests.store.test_failures import NOISE_S, RECOVERY_S, TIMEOUT_S, back, listen, opened, write
-from tests.store.test_hold_steps import Claim
+from tests.holding import Claim
 from tests.stores import Cluster, Fake, Sentinels, timed
 
 KNOWN = Known(CLASSES)
@@ -114,16 +114,15 @@ async def requests(store: Store) -> None:
     await registry.beat(store, "m", "r", 1, Address("127.0.0.1", 1, "k"))
     line = Line(store, ["m"])
     await line.open()
-    holds = Holds(store, default_rpm=600)
+    holds = Holds(store, defaults="r 600 600 0 t 60000 60000 0", ttl_s=5)
     patient = QueueClass(name="standard", max_wait_s=20, max_tickets=10)
     for number in range(TENANT_COUNT):
-        held = await holds.hold(Claim(tenant=f"t{number}"), cost=1)
-        assert held.allowed
+        claim = Claim(tenant=f"t{number}")
+        held = await holds.hold(claim, Demand(40, 0, 1, 9), model="m", request=str(number))
+        assert held.refusing is None
         async with line.seat("m", patient) as seat:
             assert seat.replica == "r"
-        await holds.settle(
-            held, request_id=str(number), model="m", outcome=Outcome.USED, usage=Usage(1, 1)
-        )
+        await holds.settle(held, Charge(Usage(1, 1), sample=(40, 10, 9)))
     async with asyncio.timeout(10), line.seat("m", patient):
         second = asyncio.create_task(took_a_seat(line, patient))
         await asyncio.sleep(0.05)  # it waits in line, to be woken by push

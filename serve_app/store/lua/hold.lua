@@ -37,6 +37,7 @@ Twin     serve_app/limits/step.py
 --@include window
 --@include bound
 --@include scope
+--@include lease
 --@include seats_left
 --@include ask
 --@include demand

@@ -31,6 +31,7 @@ Twin     serve_app/limits/step.py
 --@include window
 --@include bound
 --@include scope
+--@include lease
 --@include settling
 --@include settle_scope
 --@include ledger
