@@ -217,7 +217,13 @@ class ShuttingDown(Refused, status=503, code="shutting_down"):
 
 
 class Dropped(GateError):
-    """Turned away after it had a place; place and request count were given back."""
+    """Turned away after it had a place; place and request count were given back.
+
+    Attributes:
+        waited_ms: it waited in line for nothing; None if it did not.
+    """
+
+    waited_ms: float | None = None
 
 
 class QueueTimeout(Dropped, status=429, code="queue_timeout"):

@@ -128,9 +128,11 @@ async def admitted(gate: Gate, exchange: Exchange, call: Call | None = None) -> 
         held = await _looked(gate, credential)
         caller = await _known(gate, exchange, credential, held)
         caller.must_come_from(gate.address(exchange))
+        queue_class = class_served(gate, caller, held)
         if exchange.scope.get("engine_path"):
             exchange.headers_out |= limit_headers(held)
-        yield Bill(caller, class_served(gate, caller, held), held)
+            exchange.note_seat(queue_class.name, 0.0)
+        yield Bill(caller, queue_class, held)
         return
     bill = await _held(gate, exchange, credential, call)
     try:
@@ -165,7 +167,8 @@ async def _held(gate: Gate, exchange: Exchange, credential: auth.Credential, cal
         exchange.headers_out |= limit_headers(held)
         return Bill(caller, class_served(gate, caller, held), held)
 
-    bill = await gate.patience.held(f"{credential.tenant}:{credential.bucket}", hold)
+    whose = f"{credential.tenant}:{credential.bucket}:{call.model.name}"
+    bill = await gate.patience.held(whose, hold)
     exchange.note_seat(bill.queue_class.name, bill.waited_ms)
     who, class_, now_us = bill.caller, bill.queue_class.name, bill.held.now_us
     for _ in bill.held.would_refuse:
@@ -181,7 +184,7 @@ async def _hold(gate: Gate, exchange: Exchange, credential: auth.Credential, cal
             credential,
             call.demand,
             model=model.name,
-            terms=Terms(model.output_cap, *nanos_per_token(model.prices)),
+            terms=Terms(call.output_cap, *nanos_per_token(model.prices)),
             request=exchange.settle_id,
         )
     )

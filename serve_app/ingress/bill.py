@@ -32,14 +32,14 @@ class Bill:
     ended_well: bool = False
     usage: Usage = field(default_factory=Usage)
 
-    def left(self) -> None:
-        """Note that the client left while an engine worked for it: that counts."""
+    def ended_early(self) -> None:
+        """Note that client or engine left while an engine worked for it: that counts."""
         self.used = True
         self.usage.input_tokens = self.usage.input_tokens or self.held.input_tokens
 
     def capped(self, call: Call, exchange: Exchange) -> Call:
         """Return ``call`` with the cap on its output that its limits ask for, and say so."""
-        if self.held.cap is None:
+        if self.held.cap in (None, call.demand.default_cap):
             return call
         exchange.headers_out["x-output-cap"] = str(self.held.cap)
         return call.capped(self.held.cap)

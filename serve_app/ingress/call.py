@@ -32,6 +32,12 @@ class Call:
     wants_usage: bool
     demand: Weighed
 
+    @property
+    def output_cap(self) -> int | None:
+        """Output tokens of a reply if neither client nor limits name a cap; None to learn it."""
+        cap = self.model.output_cap
+        return self.demand.default_cap if cap is None else cap
+
     def capped(self, cap: int) -> Self:
         """Return the same call with ``cap`` output tokens per reply at most, told to the engine.
 

@@ -36,10 +36,12 @@ class Weighed(Demand):
     Attributes:
         chars: characters of prompt text, a token id counting as one.
         longest: the field with most of them.
+        default_cap: output tokens per reply where no cap is named, if the engine fixes them.
     """
 
     chars: int = 0
     longest: str = ""
+    default_cap: int | None = None
 
 
 @dataclass(slots=True)
@@ -90,6 +92,7 @@ def weighed(path: str, raw_bytes: int, fields: dict[str, Any], model: Model) -> 
         cap=_cap(fields, dialect),
         chars=sum([one.chars for one in scales]),
         longest=max(weights, key=lambda name: weights[name].chars, default=""),
+        default_cap=dialect.default_cap,
     )
 
 
@@ -205,7 +208,7 @@ def _cap(fields: dict[str, Any], dialect: Dialect) -> int | None:
     """Return how many tokens each reply may have, the larger if two fields say it."""
     told = [_whole(fields.get(name)) for name in dialect.caps]
     named = [min(max(0, cap), CAP_MAX) for cap in told if cap is not None]
-    return max(named, default=dialect.default_cap)
+    return max(named, default=None)
 
 
 def _whole(value: Any) -> int | None:

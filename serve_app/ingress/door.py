@@ -12,7 +12,7 @@ from starlette.routing import Router
 from starlette.types import ASGIApp
 
 from serve_app.auth_settings import Cors
-from serve_app.errors import GateError, Internal, NoSuchRoute
+from serve_app.errors import Dropped, GateError, Internal, NoSuchRoute
 from serve_app.ingress import refusals
 from serve_app.ingress.admission import admitted
 from serve_app.ingress.exchange import Exchange, Receive, Scope, Send
@@ -76,6 +76,8 @@ class Door:
             await self._router(scope, receive, send)
         except GateError as err:
             exchange.code = err.code
+            if isinstance(err, Dropped) and err.waited_ms is not None:
+                exchange.note_wait(err.waited_ms)
             note_refusal(self._gate, exchange)
             await _refuse(exchange, err)
         except ConnectionError:

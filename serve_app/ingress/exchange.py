@@ -169,9 +169,13 @@ class Exchange:
     def note_seat(self, served_class: str, waited_ms: float) -> None:
         """Note class and time in line for the reply's headers and the log."""
         self.seated_s = time.perf_counter()
+        self.headers_out["x-served-class"] = self.notes["class"] = served_class
+        self.note_wait(waited_ms)
+
+    def note_wait(self, waited_ms: float) -> None:
+        """Note time in line, also of a wait for nothing."""
         self.headers_out["x-queue-time-ms"] = f"{waited_ms:.1f}"
-        self.headers_out["x-served-class"] = served_class
-        self.notes |= {"class": served_class, "queue_ms": round(waited_ms, 3)}
+        self.notes["queue_ms"] = round(waited_ms, 3)
 
     def note_first_byte(self) -> None:
         """Note for the log that the engine's first byte is here."""

@@ -53,5 +53,5 @@ async def seated(gate: Gate, exchange: Exchange, call: Call, bill: Bill) -> None
                 if exchange.started or attempt == ATTEMPTS:
                     raise
             except asyncio.CancelledError:
-                bill.left()
+                bill.ended_early()
                 raise

@@ -27,11 +27,15 @@ async def passed_on(exchange: Exchange, call: Call, bill: Bill, reply: Upstream)
         reader = JsonUsage(usage)
     exchange.note_first_byte()
     await exchange.start(reply.status, reply.headers)
-    async for chunk in reply.chunks():
-        if passed := reader.feed(chunk):
-            await exchange.write(passed)
-    rest = reader.end()
-    if not reader.finished:
-        raise UpstreamFailed("The replica broke off.")
+    try:
+        async for chunk in reply.chunks():
+            if passed := reader.feed(chunk):
+                await exchange.write(passed)
+        rest = reader.end()
+        if not reader.finished:
+            raise UpstreamFailed("The replica broke off.")
+    except UpstreamFailed:
+        bill.ended_early()
+        raise
     bill.ended_well = reply.status < HTTPStatus.BAD_REQUEST
     await exchange.write(rest, more=False)

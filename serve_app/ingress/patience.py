@@ -1,25 +1,36 @@
 """Wait for a limit to refill, for callers that would rather wait than be refused.
 
-Who waits holds nothing: no seat, no place in line, nothing of any limit. Requests of one caller
-wait in the order in which they came here; only the first of them asks the store.
+Who waits holds nothing: no seat, no place in line, nothing of any limit. Requests of one caller to
+one model are let in in the order in which they came here: only the first of those that wait asks
+the store, and who comes later stands behind them. Who would wait for longer than its class may is
+refused at once, and told how long that would have been.
 """
 
 import asyncio
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from serve_app.ingress.bill import Bill
+from serve_app.settings import QueueClass
 
 SEAT_WAIT_S = 0.25
 """How often to ask whether one of as many requests as may run at once has ended."""
 
+MINUTE_S = 60
+Ask = Callable[[], Awaitable[Bill]]
+
 
 @dataclass(slots=True)
 class _Turn:
+    """The requests of one caller that wait: for how long, and in which class."""
+
+    queue_class: QueueClass
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     waiting: int = 0
+    booked_s: float = 0.0
+    refill_s: float = 0.0
 
 
 class Patience:
@@ -29,49 +40,104 @@ class Patience:
         self._turns: dict[str, _Turn] = {}
         self._waiting: Counter[str] = Counter()
 
-    async def held(self, bucket: str, hold: Callable[[], Awaitable[Bill]]) -> Bill:
+    async def held(self, whose: str, hold: Ask) -> Bill:
         """Return the bill that ``hold`` makes: let in, or refused in the end.
 
         Args:
-            bucket: whose limits it is about.
+            whose: names the caller and the model.
             hold: asks the store once.
         """
         began_s = time.monotonic()
+        turn = self._turns.get(whose)
+        if turn is not None and self._may_stand(turn):
+            return await self._in_turn(whose, turn, hold, began_s, turn.refill_s)
         bill = await hold()
-        if _wait_s(bill, began_s) is None or self._full(bill):
+        turn = self._turns.get(whose)
+        wait_s = _wait_s(bill, began_s, turn.booked_s if turn else 0.0)
+        if wait_s is None:
             return bill
-        turn, class_ = self._turns.setdefault(bucket, _Turn()), bill.queue_class
+        turn = turn or _Turn(bill.queue_class)
+        if wait_s < 0 or not self._may_stand(turn):
+            return _refused(bill, abs(wait_s))
+        return await self._in_turn(whose, turn, hold, began_s, _refill_s(bill), bill)
+
+    def _may_stand(self, turn: _Turn) -> bool:
+        """Return whether one more may wait: neither too long nor among too many."""
+        room = self._waiting[turn.queue_class.name] < turn.queue_class.max_tickets
+        return room and turn.booked_s <= turn.queue_class.max_wait_s
+
+    async def _in_turn(
+        self,
+        whose: str,
+        turn: _Turn,
+        hold: Ask,
+        began_s: float,
+        refill_s: float,
+        bill: Bill | None = None,
+    ) -> Bill:
+        self._turns[whose], class_ = turn, turn.queue_class
+        fresh = bill if turn.waiting == 0 else None
+        turn.refill_s, turn.booked_s = refill_s, turn.booked_s + refill_s
         turn.waiting += 1
         self._waiting[class_.name] += 1
         try:
             async with asyncio.timeout(class_.max_wait_s), turn.lock:
-                return await _waited(bill, began_s, hold)
+                return await _waited(fresh, began_s, hold)
         except TimeoutError:
-            return bill
+            return _timed(await hold(), began_s)
         finally:
             self._waiting[class_.name] -= 1
+            turn.booked_s -= refill_s
             turn.waiting -= 1
             if not turn.waiting:
-                del self._turns[bucket]
-
-    def _full(self, bill: Bill) -> bool:
-        """Return whether as many wait already as may wait in line."""
-        return self._waiting[bill.queue_class.name] >= bill.queue_class.max_tickets
+                del self._turns[whose]
 
 
-async def _waited(bill: Bill, began_s: float, hold: Callable[[], Awaitable[Bill]]) -> Bill:
-    while (wait_s := _wait_s(bill, began_s)) is not None:
+async def _waited(bill: Bill | None, began_s: float, hold: Ask) -> Bill:
+    """Return the bill of who is first: asked for until it is let in, or would wait too long."""
+    bill = bill or _timed(await hold(), began_s)
+    while (wait_s := _wait_s(bill, began_s, 0.0)) is not None:
+        if wait_s < 0:
+            return bill
         await asyncio.sleep(wait_s)
-        bill = await hold()
-        bill.waited_ms = (time.monotonic() - began_s) * 1_000
+        bill = _timed(await hold(), began_s)
     return bill
 
 
-def _wait_s(bill: Bill, began_s: float) -> float | None:
-    """Return how long to wait before asking again; None if it is let in, or refused for good."""
+def _timed(bill: Bill, began_s: float) -> Bill:
+    bill.waited_ms = (time.monotonic() - began_s) * 1_000
+    return bill
+
+
+def _wait_s(bill: Bill, began_s: float, booked_s: float) -> float | None:
+    """Return how long to wait before asking again, less than 0 if that is too long.
+
+    None if there is nothing to wait for: it is let in, or refused for good, or would not wait.
+    """
     said = bill.held.refusing
     if said is None or said.wait_us <= 0 or not bill.caller.over_limit_waits:
         return None
     left_s = bill.queue_class.max_wait_s - (time.monotonic() - began_s)
-    wait_s = said.wait_us / 1e6 if said.kind.period else SEAT_WAIT_S
-    return wait_s if wait_s <= left_s else None
+    if not said.kind.period:
+        return SEAT_WAIT_S if left_s > SEAT_WAIT_S else -SEAT_WAIT_S
+    wait_s = said.wait_us / 1e6 + booked_s
+    return wait_s if wait_s <= left_s else -wait_s
+
+
+def _refill_s(bill: Bill) -> float:
+    """Return how long the limit that refuses takes to refill what this request asks of it."""
+    held, said = bill.held, bill.held.refusing
+    if said is None or said.kind.period != "minute":
+        return 0.0
+    tokens = {"input": held.input_tokens, "output": held.output_tokens}
+    tokens["tokens"] = held.input_tokens + held.output_tokens
+    return min(tokens.get(said.kind.unit, 1), said.burst) * MINUTE_S / said.limit
+
+
+def _refused(bill: Bill, wait_s: float) -> Bill:
+    """Return ``bill``, telling the wait behind all that wait already."""
+    said = bill.held.refusing
+    if said is not None and said.kind.period == "minute":
+        said = replace(said, wait_us=max(said.wait_us, round(wait_s * 1e6)))
+        bill.held = replace(bill.held, refusing=said)
+    return bill

@@ -13,6 +13,8 @@ from serve_app.limits import Usage
 
 MAX_HELD_BYTES = 16 * 1024 * 1024
 _END = b"\n\n"
+_OPENING = b'"delta":{"role":"assistant","content":""'
+"""In the frame that begins each choice of a chat, and says nothing yet."""
 
 
 class StreamUsage:
@@ -34,8 +36,9 @@ class StreamUsage:
         data = self._rest + chunk if self._rest else chunk
         *frames, self._rest = data.split(_END)
         if b'"usage"' not in data and b"[DONE]" not in data:
-            self._usage.output_tokens += len(frames)
-            return data[: len(data) - len(self._rest)]
+            whole = data[: len(data) - len(self._rest)]
+            self._usage.output_tokens += len(frames) - whole.count(_OPENING)
+            return whole
         return b"".join(map(self._read, frames))
 
     def end(self) -> bytes:
@@ -51,7 +54,7 @@ class StreamUsage:
             if not event.get("choices") and not self._keep:
                 return b""
         else:
-            self._usage.output_tokens += 1
+            self._usage.output_tokens += _OPENING not in frame
         return frame + _END
 
 

@@ -172,22 +172,24 @@ class Line:
         self, waiter: "_Waiter", queue_class: QueueClass, waited_ms: float
     ) -> tuple[str, str]:
         """Wait until it is this ticket's turn; refuse when the class's patience ends."""
-        model = waiter.model
+        model, began_s = waiter.model, time.monotonic()
         try:
             patience_s = max(0.0, queue_class.max_wait_s - waited_ms / 1_000)
             return await asyncio.wait_for(waiter.turn, patience_s)
         except TimeoutError:
-            load = self.loads[model]
-            after_s = retry_after_s(load.waiting, load.drain_per_s, random.random())
-            waited = f"waited {queue_class.max_wait_s:g} s"
-            if load.replicas == 0:
-                raise NoCapacity(
-                    f"The model '{model}' has no replica; {waited} for one to start.",
-                    retry_after_s=after_s,
-                ) from None
-            raise QueueTimeout(
-                f"No seat came free for the model '{model}'; {waited}.", retry_after_s=after_s
-            ) from None
+            refusal = self._too_late(model, queue_class)
+            refusal.waited_ms = waited_ms + (time.monotonic() - began_s) * 1_000
+            raise refusal from None
+
+    def _too_late(self, model: str, queue_class: QueueClass) -> NoCapacity | QueueTimeout:
+        load = self.loads[model]
+        after_s = retry_after_s(load.waiting, load.drain_per_s, random.random())
+        waited = f"waited {queue_class.max_wait_s:g} s"
+        if load.replicas == 0:
+            told = f"The model '{model}' has no replica; {waited} for one to start."
+            return NoCapacity(told, retry_after_s=after_s)
+        told = f"No seat came free for the model '{model}'; {waited}."
+        return QueueTimeout(told, retry_after_s=after_s)
 
     async def _leave(self, model: str, ticket: str) -> None:
         self._local.leave(ticket)

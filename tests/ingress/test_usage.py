@@ -205,3 +205,12 @@ def test_the_cache_is_read_from_a_stream_too() -> None:
     told = {**TOLD, "prompt_tokens_details": {"cached_tokens": 4}}
     passed(StreamUsage(usage, keep_frame=False), [said("a"), frame({"choices": [], "usage": told})])
     assert usage == Usage(11, 7, 4)
+
+
+def test_the_frame_that_begins_a_choice_is_no_token() -> None:
+    """Each choice of a chat is opened by a frame that says nothing; it was charged as a token."""
+    opening = b'data: {"choices":[{"index":0,"delta":{"role":"assistant","content":""}}]}\n\n'
+    for chunks in ([opening * 2 + said("a")], [opening[:30], opening[30:] + opening, said("a")]):
+        usage = Usage()
+        passed(StreamUsage(usage, keep_frame=False), chunks)
+        assert usage.output_tokens == 1

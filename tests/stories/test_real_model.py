@@ -12,6 +12,7 @@ import pytest
 
 from serve_app.store import keys
 from tests.running import ADMIN_KEY, RunningGate, chat, until
+from tests.tally import Tally, Used, spoken
 
 
 def test_the_official_client_talks_to_a_real_model(real_gate: RunningGate) -> None:
@@ -68,6 +69,56 @@ def test_a_hang_up_aborts_the_engines_work(real_gate: RunningGate, stream: bool)
     until(lambda: real_gate.gauge("num_requests_running", at) == 0, 10, "the abort")
     with real_gate.redis() as store:
         until(lambda: not store.hlen(keys.line("smollm2-135m")[5]), 10, "the seat back")
+
+
+TOKENS = {
+    "tokens_per_day": 1_000_000,
+    "input_tokens_per_day": 1_000_000,
+    "output_tokens_per_day": 1_000_000,
+}
+
+
+def test_a_small_limit_caps_vllm_and_is_charged_its_count(real_gate: RunningGate) -> None:
+    """No cap given and a small limit: the gate sets one, vLLM obeys, and its own count is charged.
+
+    Of two replies to one request, each gets half.
+    """
+    limits = TOKENS | {"tokens_per_minute": {"limit": 1, "burst": 120}}
+    tally = Tally(real_gate, limits=limits, tenant_limits=TOKENS)
+    body = chat("Write a very long story.", ignore_eos=True, n=2)
+    del body["max_tokens"]
+    with real_gate.client(tally.key) as client:
+        told = client.post("/v1/chat/completions", json=body)
+        again = client.post("/v1/chat/completions", json=body)
+    cap, usage = int(told.headers["x-output-cap"]), told.json()["usage"]
+    assert 40 <= cap <= 60
+    assert usage["completion_tokens"] == 2 * cap
+    assert again.status_code == 429
+    assert tally.settled().used() == Used.of(usage)
+    for scope in ("key", "tenant"):
+        spent = tally.spent()[scope]
+        assert (spent["I"], spent["O"]) == (usage["prompt_tokens"], usage["completion_tokens"])
+        assert spent["T"] == usage["total_tokens"]
+
+
+def test_who_leaves_vllm_mid_stream_pays_input_and_what_was_streamed(
+    real_gate: RunningGate,
+) -> None:
+    """Left mid-stream: input + tokens streamed so far; nothing is held any more."""
+    tally = Tally(real_gate, limits=TOKENS, tenant_limits=TOKENS)
+    body, text = chat("Write a very long story.", max_tokens=1_800, ignore_eos=True), ""
+    path, more = "/v1/chat/completions", {"stream": True}
+    with real_gate.client(tally.key) as client, client.stream("POST", path, json=body | more) as it:
+        for piece in it.iter_text():
+            text += piece
+            if spoken(text) >= 20:
+                break
+    used = tally.settled().used()
+    assert (used.requests, used.input > 0) == (1, True)
+    assert spoken(text) <= used.output < 1_800
+    spent = tally.spent()
+    assert (spent["key"]["I"], spent["key"]["O"]) == (used.input, used.output)
+    assert (spent["tenant"]["T"], spent["key"]["T"]) == (used.input + used.output,) * 2
 
 
 def test_the_engines_port_refuses_every_path_without_the_key(real_gate: RunningGate) -> None:
