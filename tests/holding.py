@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import redis
+from redis.client import NEVER_DECODE
 
 from serve_app.allowance import Limits
 from serve_app.store import keys
@@ -40,6 +42,13 @@ def scopes_of(*whose: str) -> list[tuple[str, str]]:
     """Return the names of what the four scopes of a request used and what they hold."""
     names = keys.scopes(*(whose or ("t", "k", "m")))
     return list(zip(names[::2], names[1::2], strict=True))
+
+
+def state(client: "redis.Redis[Any]", name: str) -> dict[str, int]:
+    """Return what a scope's state says of each field: a rate's debt, a window's use."""
+    text = client.execute_command("GET", name, **{NEVER_DECODE: True})
+    _, _, _, _, *figures = msgspec.msgpack.decode(text) if text else [0] * 4
+    return dict(zip(figures[::4], figures[1::4], strict=True))
 
 
 def everything(client: "redis.Redis[Any]") -> dict[str, Any]:

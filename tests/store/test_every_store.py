@@ -40,8 +40,8 @@ from tests.accounts import (
     shown,
     users_on,
 )
-from tests.store.test_failures import NOISE_S, RECOVERY_S, TIMEOUT_S, back, listen, opened, write
 from tests.holding import Claim
+from tests.store.test_failures import NOISE_S, RECOVERY_S, TIMEOUT_S, back, listen, opened, write
 from tests.stores import Cluster, Fake, Sentinels, timed
 
 KNOWN = Known(CLASSES)
