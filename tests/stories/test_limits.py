@@ -266,7 +266,7 @@ REPLIES: dict[str, tuple[int, dict[str, Any]]] = {
 }
 LIMITED = {
     "requests_per_minute": 60,
-    "tokens_per_minute": {"limit": 6_000, "burst": 1_000},
+    "tokens_per_minute": {"limit": 6_000, "burst": 400},
     "requests_per_day": 1_000,
 }
 
@@ -721,16 +721,15 @@ def test_changed_limits_bind_the_next_request(pair: RunningGate) -> None:
     seen(20)
     never_s = change({"requests_per_minute": 0})
     seen(60)
-    asked_s = time.monotonic()
-    again_s = change({"requests_per_minute": 1_000_000})
+    asked_s, again_s = time.monotonic(), change({"requests_per_minute": 1_000_000})
     seen(20)
     stop.set()
     callers.join()
     after = [told for began_s, told in answers if never_s < began_s < asked_s][:50]
     assert {code(told) for told in after} == {(429, "insufficient_quota")}
     assert "requests_per_minute is 0" in after[0].json()["error"]["message"]
-    assert after[0].headers["x-should-retry"] == "false"
-    assert "retry-after" not in after[0].headers
+    waits = [after[0].headers.get(name) for name in ("x-should-retry", "retry-after")]
+    assert waits == ["false", None]
     assert {told.status_code for began_s, told in answers if began_s > again_s} == {200}
 
 
