@@ -15,16 +15,16 @@ and what was decided there. An arrow is an import; none goes back.
     queueing   when: the line, seats, autoscaling
     engine     the replicas: supervise the engine, register seats, drain
     store      the only room that knows Redis
-    telemetry  the access log, the audit
+    telemetry  the access log, the audit, figures
 
 The hall, open to every room: ``errors`` (every refusal), ``settings`` (every knob; those of *who
 may call* in ``auth_settings``, of one model in ``model_settings``, what they are made of in
 ``section``), ``mistakes`` (what is wrong with one), ``environment`` (secrets and where data lies),
-``allowance`` (how much somebody may use) and ``amount`` (one limit of it), ``redaction`` and
-``log_records`` (no secret in any log), ``ports`` (a free one), ``reaper`` (a child process that
-never outlives us), ``haproxy`` (the shim in front of HAProxy), ``proxy`` (the same for Serve's own
-servers), ``certificate`` (for TLS) and ``ray_environment`` (what all of Ray gets from the
-launcher).
+``store_place`` (what the URL of a store says), ``allowance`` (how much somebody may use) and
+``amount`` (one limit of it), ``redaction`` and ``log_records`` (no secret in any log), ``ports`` (a
+free one), ``reaper`` (a child process that never outlives us), ``haproxy`` (the shim in front of
+HAProxy), ``proxy`` (the same for Serve's own servers), ``certificate`` (for TLS) and
+``ray_environment`` (what all of Ray gets from the launcher).
 
 ``app`` joins the rooms into one Serve application, ``assembly`` those of *who is calling*. ``cli``
 starts it on one machine: ``plan`` finds what is wrong before anything runs, ``launch`` starts

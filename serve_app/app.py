@@ -19,19 +19,19 @@ from ray import serve
 from ray.serve import Application
 
 from serve_app import auth, engine
-from serve_app.assembly import check_identity, identity_of
+from serve_app.assembly import check_identity, holds_of, identity_of, line_of, tell_of
 from serve_app.environment import Secrets, data_dir, must_be_local
 from serve_app.errors import StoreUnavailable
 from serve_app.haproxy import HOST_ENV, PROXY_KEY_ENV
 from serve_app.ingress import Door, Gate, Relay
-from serve_app.limits import Holds, Ledger
+from serve_app.limits import Ledger
 from serve_app.log_records import speak_up
 from serve_app.model_settings import Autoscaling, Model, deployment_name
 from serve_app.proxy import stay_on_node
-from serve_app.queueing import LOOK_BACK_S, REPORT_INTERVAL_S, Line, replicas_for_line, report
+from serve_app.queueing import LOOK_BACK_S, REPORT_INTERVAL_S, replicas_for_line, report
 from serve_app.settings import Settings
 from serve_app.store import Store, store_url
-from serve_app.telemetry import Audit, Entry
+from serve_app.telemetry import Audit, Entry, Metrics
 
 __all__ = ["Gateway", "build", "replicas_for_line"]
 
@@ -67,17 +67,20 @@ class Gateway:
         disabled = settings.auth.disabled or secrets.disable_auth
         if disabled:
             must_be_local(await asyncio.to_thread(_front_host), settings.auth)
+        metrics = Metrics()
         self._store = Store(
             store_url(secrets.store_url or settings.store.url, folder),
             timeout_ms=settings.store.timeout_ms,
+            watch=metrics.store_call,
         )
         self._relay = Relay(first_byte_timeout_s=settings.gateway.first_byte_timeout_s)
-        limits = settings.limits
-        holds = Holds(self._store, defaults=limits.default.text(), ttl_s=limits.hold_ttl_s)
+        self._line = line_of(settings, self._store)
+        holds = holds_of(settings, self._store, self._line)
         ledger = self._ledger = Ledger(self._store)
         audit = self._audit = Audit(self._store, keep_days=settings.audit.keep_days)
         self._identity = identity_of(settings, self._store, secrets, audit, os.environ)
-        self._line = Line(self._store, [model.name for model in settings.models])
+        metrics.follow(self._store, self._line.gateway, on_loss=settings.store.on_loss)
+        tell_of(holds, metrics)
         for tend in (holds.renew, holds.pay, ledger.pay, audit.pay, self._identity.tend):
             self._line.tend_also(tend)
         if disabled:
@@ -93,6 +96,7 @@ class Gateway:
             line=self._line,
             relay=self._relay,
             audit=audit,
+            metrics=metrics,
             proxy_key=secrets.proxy_key,
         )
         if any(len(key) < SHORT for key in (*secrets.admin_keys, *secrets.api_keys)):

@@ -1,4 +1,4 @@
-"""The rooms of *who is calling*, put together for one gateway."""
+"""The rooms of *who is calling* and *how much*, put together for one gateway."""
 
 import asyncio
 from collections.abc import Mapping
@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from serve_app import auth
 from serve_app.environment import Secrets
 from serve_app.ingress import ENDPOINTS, Identity
+from serve_app.limits import Holds, LocalLimits
+from serve_app.queueing import Line
 from serve_app.settings import Settings, SettingsError
 from serve_app.store import Store
-from serve_app.telemetry import Audit, Entry
+from serve_app.telemetry import Audit, Entry, Metrics
 
 
 def check_identity(settings: Settings, environ: Mapping[str, str]) -> None:
@@ -58,6 +60,31 @@ def identity_of(
         passwords=passwords,
         issuers=issuers,
     )
+
+
+def line_of(settings: Settings, store: Store) -> Line:
+    """Return the line of one gateway."""
+    names = [model.name for model in settings.models]
+    return Line(store, names, on_loss=settings.store.on_loss)
+
+
+def holds_of(settings: Settings, store: Store, line: Line) -> Holds:
+    """Return the holds of one gateway, which judges alone without its store if it is to."""
+    defaults, ttl_s = settings.limits.default.text(), settings.limits.hold_ttl_s
+    local = LocalLimits(
+        grace_s=settings.store.grace_s,
+        gateways=lambda: max(load.gateways for load in line.loads.values()),
+        defaults=defaults,
+        ttl_ms=ttl_s * 1_000,
+    )
+    alone = local if settings.store.on_loss == "local" else None
+    return Holds(store, defaults=defaults, ttl_s=ttl_s, local=alone)
+
+
+def tell_of(holds: Holds, metrics: Metrics) -> None:
+    """Have ``metrics`` tell of ``holds``."""
+    metrics.tell("sluicegate_holds", "Requests that hold something.", holds.running)
+    metrics.tell("sluicegate_settlements_owed", "Requests still to be settled.", holds.owed)
 
 
 class _Blocks:

@@ -6,7 +6,6 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
-from urllib.parse import urlsplit
 
 from pydantic import Field
 
@@ -14,6 +13,7 @@ from serve_app.auth_settings import Auth
 from serve_app.haproxy import usable
 from serve_app.section import Section
 from serve_app.settings import SettingsError, Store
+from serve_app.store_place import place_of
 
 JWT_DOTS = 2
 
@@ -46,8 +46,8 @@ class Secrets(Section):
         store_url = environ.get("SLUICEGATE_STORE_URL") or None
         if store_url and not _is_store_url(store_url):
             raise SettingsError(
-                "SLUICEGATE_STORE_URL: not a redis://, rediss:// or unix:// URL; in a password "
-                "write / as %2F, @ as %40 and : as %3A"
+                "SLUICEGATE_STORE_URL: not a redis://, rediss://, unix://, redis+cluster:// or "
+                "redis+sentinel:// URL; in a password write / as %2F, @ as %40 and : as %3A"
             )
         proxy_key = environ.get("SLUICEGATE_PROXY_KEY") or None
         if proxy_key and not usable(proxy_key):
@@ -92,13 +92,12 @@ def _yes_or_no(name: str, environ: Mapping[str, str]) -> bool:
 
 
 def _is_store_url(url: str) -> bool:
-    """Return whether redis-py can read ``url``; what it says of a bad one could show a password."""
+    """Return whether ``url`` can be read; what is wrong with a bad one could show a password."""
     try:
-        parts = urlsplit(url)
-        _ = parts.port  # reading it is what checks it
+        place_of(url)
     except ValueError:
         return False
-    return parts.scheme in ("redis", "rediss", "unix")
+    return True
 
 
 def data_dir(store: Store, environ: Mapping[str, str] = os.environ) -> Path:

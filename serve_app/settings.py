@@ -6,7 +6,7 @@ one.
 """
 
 import re
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
@@ -15,25 +15,34 @@ from serve_app.auth_settings import Auth, Cors
 from serve_app.mistakes import told
 from serve_app.model_settings import SMOLLM2, Model, deployment_name
 from serve_app.section import CallerLimits, ClassName, Replicas, Seconds, Section
+from serve_app.store_place import SCHEME, place_of
 
 
 class Store(Section):
     """Where keys, limits and the line live."""
 
-    url: str | None = Field(default=None, pattern=r"^(rediss?|unix)://")
+    url: str | None = Field(default=None, pattern=f"^{SCHEME}")
     """Redis or Valkey URL without a password; null starts the embedded Valkey on this node."""
 
     data_dir: str | None = None
     """Folder of the embedded Valkey and of engine logs; null means `~/.local/share/sluicegate`."""
 
-    timeout_ms: int = Field(default=500, ge=10, le=10_000)
-    """Milliseconds one store call may take before the request is refused with 503."""
+    timeout_ms: int = Field(default=100, ge=10, le=10_000)
+    """Milliseconds one store call may take before it is refused with 503."""
+
+    on_loss: Literal["closed", "local"] = "closed"
+    """While the store is away: `closed` refuses, `local` lets callers seen lately go on."""
+
+    grace_s: float = Field(default=30.0, ge=1, le=3_600)
+    """Seconds after which a caller was seen too long ago to go on without the store."""
 
     @field_validator("url")
     @classmethod
     def _no_password(cls, url: str | None) -> str | None:
-        if url and re.search(r"(?s)://.*:.*@|[?&]password=", url):
+        if url and re.search(r"(?s)://.*:.*@|[?&](sentinel_)?password=", url):
             raise ValueError("holds a password; put the URL into SLUICEGATE_STORE_URL instead")
+        if url:
+            place_of(url)
         return url
 
 

@@ -9,7 +9,8 @@ import pytest
 import redis
 
 from serve_app.store import EmbeddedStore, Store
-from tests.running import ADMIN_KEY, CONFIG, DEFAULT_PROXY, RunningGate, simulated
+from tests.running import ADMIN_KEY, CONFIG, DEFAULT_PROXY, RunningGate, patient, simulated
+from tests.stores import Cluster, Sentinels
 
 
 @pytest.fixture(scope="session")
@@ -26,6 +27,57 @@ async def store(store_url: str) -> AsyncIterator[Store]:
     with redis.Redis.from_url(store_url) as client:
         client.flushall()
     opened = Store(store_url, timeout_ms=5_000)
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A real Redis Cluster of three primaries that runs for this session."""
+    started = Cluster(tmp_path_factory.mktemp("cluster"))
+    yield started
+    started.end()
+
+
+@pytest.fixture(scope="session")
+def sentinels(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sentinels]:
+    """A real primary, its replica and a sentinel that run for this session."""
+    started = Sentinels(tmp_path_factory.mktemp("sentinels"))
+    yield started
+    started.end()
+
+
+@pytest.fixture(scope="session")
+def cluster_url(cluster: Cluster) -> str:
+    """The URL of a real Redis Cluster."""
+    return cluster.url
+
+
+@pytest.fixture(scope="session")
+def sentinel_url(sentinels: Sentinels) -> str:
+    """The URL of a real store behind Sentinel."""
+    return sentinels.url
+
+
+@pytest.fixture(params=["single", "cluster", "sentinel"])
+def any_store_url(request: pytest.FixtureRequest) -> str:
+    """The URL of a real store, empty, without scripts: one server, a cluster, behind Sentinel."""
+    if request.param == "single":
+        url: str = request.getfixturevalue("store_url")
+        with redis.Redis.from_url(url) as client:
+            client.flushall()
+            client.script_flush()
+        return url
+    fixture = {"cluster": "cluster", "sentinel": "sentinels"}[request.param]
+    kind: Cluster | Sentinels = request.getfixturevalue(fixture)
+    kind.flush()
+    return kind.url
+
+
+@pytest.fixture
+async def any_store(any_store_url: str) -> AsyncIterator[Store]:
+    """The store, empty, on each kind of server in turn."""
+    opened = Store(any_store_url, timeout_ms=5_000)
     yield opened
     await opened.close()
 
@@ -68,7 +120,7 @@ def plain_gate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGate
 def real_gate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGate]:
     """A gate on real vLLM with the builtin model, behind HAProxy."""
     pytest.importorskip("vllm", reason="vLLM is not installed: a gateway-only machine")
-    yield from _running(tmp_path_factory.mktemp("real"), copy.deepcopy(CONFIG), {}, 600)
+    yield from _running(tmp_path_factory.mktemp("real"), patient(copy.deepcopy(CONFIG)), {}, 600)
 
 
 def _running(

@@ -51,8 +51,16 @@ def simulated(**changes: Any) -> dict[str, Any]:
     model |= {"engine": "simulated", "source": "none", "env": {}, "num_cpus": 0.1}
     model |= changes
     application["args"]["gateway"] = {"num_cpus": 0.1}
+    patient(config)
     lenient = {"max_failed_attempts": 100, "ttl_seconds": 60}  # all tests share one address
     application["args"]["auth"] = {"brute_force": lenient}
+    return config
+
+
+def patient(config: dict[str, Any]) -> dict[str, Any]:
+    """Give the gate of ``config`` patience with its store: the machine under a test is busy."""
+    (application,) = config["applications"]
+    application["args"].setdefault("store", {}).setdefault("timeout_ms", 2_000)
     return config
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from serve_app.allowance import BY_LETTER, KINDS
 from serve_app.store import keys
+from tests.holding import state
 from tests.running import RunningGate, chat, until
 
 MODEL, NARROW = "smollm2-135m", "narrow"
@@ -109,7 +110,7 @@ class Tally:
         names = keys.scopes(self.tenant, (key or self.key).split("-")[2], model)[::2]
         scopes = ("key", "key_model", "tenant", "tenant_model")
         with self.gate.redis() as store:
-            found = [store.hgetall(name) for name in names]
+            found = [state(store, name) for name in names]
         return {scope: _units(fields) for scope, fields in zip(scopes, found, strict=True)}
 
     def leases(self) -> list[float]:
@@ -140,13 +141,11 @@ class Tally:
         return Used(told["requests"], told["input_tokens"], told["output_tokens"])
 
 
-def _units(fields: dict[str, str]) -> dict[str, int]:
+def _units(fields: dict[str, int]) -> dict[str, int]:
     units = dict.fromkeys((kind.letter for kind in KINDS if kind.unit != "seats"), 0)
-    for letter, text in fields.items():
-        if letter not in BY_LETTER:
-            continue
-        first, second, *_ = map(int, text.split())
-        units[letter] = -(-first // _UNIT_US) if BY_LETTER[letter].period == "minute" else second
+    for letter, used in fields.items():
+        if letter in BY_LETTER:
+            units[letter] = -(-used // _UNIT_US) if BY_LETTER[letter].period == "minute" else used
     return units
 
 

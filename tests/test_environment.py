@@ -65,6 +65,28 @@ def test_an_unusable_secret_stops_the_start_unshown(name: str, value: str) -> No
     assert value not in str(told.value)
 
 
+@pytest.mark.parametrize(
+    ("url", "is_one"),
+    [
+        ("redis://u:hunter2@host:6379/0", True),
+        ("rediss+cluster://u:hunter2@a:1,b:2/", True),
+        ("redis+sentinel://u:hunter2@a:1,b:2/main?sentinel_password=hunter2", True),
+        ("redis://u:hunter2/@host", False),
+        ("redis+sentinel://u:hunter2@a:1", False),
+        ("http://hunter2", False),
+    ],
+)
+def test_the_stores_url_may_hold_passwords(url: str, is_one: bool) -> None:
+    """One server, a cluster or sentinels; what is none stops the start and is not shown."""
+    environ = {"SLUICEGATE_STORE_URL": url}
+    if is_one:
+        assert Secrets.from_environ(environ).store_url == url
+        return
+    with pytest.raises(SettingsError, match="SLUICEGATE_STORE_URL") as told:
+        Secrets.from_environ(environ)
+    assert "hunter2" not in str(told.value)
+
+
 @pytest.mark.parametrize("name", ["SLUICEGATE_ADMIN_KEY", "SLUICEGATE_API_KEY"])
 def test_a_static_key_that_looks_like_a_jwt(name: str) -> None:
     """What looks like a JWT is never compared with keys, so such a key could not be used."""

@@ -20,7 +20,7 @@ ROOT = Path(serve_app.__file__).parent
 REPO = ROOT.parent
 HALL = {"errors", "settings", "auth_settings", "section", "mistakes", "environment"}
 HALL |= {"ports", "reaper", "haproxy", "proxy", "certificate", "ray_environment"}
-HALL |= {"redaction", "log_records", "allowance", "amount", "model_settings"}
+HALL |= {"redaction", "log_records", "allowance", "amount", "model_settings", "store_place"}
 JOINERS = {"app", "assembly", "cli", "keyfile", "plan", "launch", "serving"}
 ARROWS = {
     "ingress": {"auth", "limits", "queueing", "telemetry"},
@@ -245,7 +245,7 @@ def test_each_code_has_one_error() -> None:
 def test_the_table_of_keys_is_whole() -> None:
     """The table in store/keys.py names every key that its functions make, and no other."""
     letters = {"tenant": "T", "key_id": "K", "request_id": "R", "hour": "H"}
-    letters |= {"model": "M", "gateway": "G", "name": "N", "token_id": "J"}
+    letters |= {"model": "M", "gateway": "G", "name": "N", "token_id": "J", "tag": "X"}
     made: set[str] = set()
     for name, value in vars(keys).items():
         if inspect.isfunction(value):
@@ -262,7 +262,7 @@ def test_the_table_of_keys_is_whole() -> None:
 def test_every_key_carries_a_hash_tag() -> None:
     """Each key of a tenant or model carries one tag, so that the same code runs on a cluster."""
     table = re.findall(r"^\| ``(sg:[^`]+)``", keys.__doc__ or "", re.MULTILINE)
-    untagged = {name for name in table if not re.search(r"^sg:\{(t:T|m:M|a)\}:", name)}
+    untagged = {name for name in table if not re.search(r"^sg:\{(t:T|m:M|a|X)\}:", name)}
     alone = {keys.TENANTS, keys.BOOTSTRAP, keys.USERNAMES, keys.SESSION_SECRET, keys.AUDIT}
     assert untagged == alone
 

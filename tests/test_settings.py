@@ -237,6 +237,9 @@ def test_every_mistake_is_told_at_once() -> None:
         "redis://:p hunter2@host",
         "redis://host:6379/0?password=hunter2",
         "redis://host:6379/0?db=1&password=hunter2",
+        "redis+cluster://:hunter2@a:1,b:2/",
+        "redis+sentinel://user:hunter2@a:1,b:2/main",
+        "redis+sentinel://a:1,b:2/main?sentinel_password=hunter2",
         "http://:hunter2@host",
         "redis:/:hunter2@host",
         ":hunter2@host",
@@ -247,7 +250,7 @@ def test_a_password_in_the_store_url(url: str) -> None:
     with pytest.raises(SettingsError, match=r"args\.store\.url: ") as told:
         Settings.from_args({"store": {"url": url}})
     assert "hunter2" not in str(told.value)
-    if url.startswith(("redis://", "rediss://", "unix://")):
+    if url.startswith(("redis://", "rediss://", "unix://", "redis+")):
         assert "SLUICEGATE_STORE_URL" in str(told.value)
 
 
@@ -270,11 +273,35 @@ def test_a_refused_block_is_not_repeated(args: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(
     "url",
-    [None, "redis://host", "rediss://host:6379/0", "redis://user@host:6379", "unix:///run/r.sock"],
+    [
+        None,
+        "redis://host",
+        "rediss://host:6379/0",
+        "redis://user@host:6379",
+        "unix:///run/r.sock",
+        "redis+cluster://a:1,b:2/",
+        "rediss+cluster://user@a",
+        "redis+sentinel://a:1,b:2/main/3",
+    ],
 )
 def test_a_store_url_without_a_password(url: str | None) -> None:
     """A host, a port, a user and a socket are no secrets."""
     assert Settings.from_args({"store": {"url": url}}).store.url == url
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("redis+cluster://a:1/3", "a cluster has no databases"),
+        ("redis+sentinel://a:1", "/<service>"),
+        ("redis+galaxy://a:1", "should match pattern"),
+    ],
+)
+def test_a_store_url_that_says_too_little_or_too_much(url: str, why: str) -> None:
+    """The start stops and says what is wrong with it."""
+    with pytest.raises(SettingsError, match=r"args\.store\.url: ") as told:
+        Settings.from_args({"store": {"url": url}})
+    assert why in str(told.value)
 
 
 def test_no_settings_are_a_working_gate() -> None:

@@ -28,6 +28,7 @@ def _vllm(model: Model, source: str, ours: dict[str, Any]) -> list[str]:
         "max_num_seqs": model.seats,
         "scheduling_policy": "priority",
         "disable_uvicorn_access_log": True,
+        "enable_prompt_tokens_details": True,
     }
     options = defaults | model.engine_args | ours | {"model": source}
     return ["vllm.entrypoints.openai.api_server", *flags(options)]

@@ -10,6 +10,10 @@ the first byte.
 **Decided: bytes are relayed as they come.** Only frames that carry usage are read; the request is
 changed by appending members at its end, where a JSON object's last mention wins.
 
+**Decided: what a prompt weighs is read from the parsed body**, not from the number of its bytes: an
+image in base64 is no text, a tool's schema is, and a limit of characters must not depend on how a
+client escapes them. It costs about as much as parsing did.
+
 **Decided: the client's address is believed only from our own proxy.** The HAProxy shim appends the
 true peer and a secret; without that secret an ``X-Forwarded-For`` is what a stranger wrote.
 

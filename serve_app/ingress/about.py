@@ -1,4 +1,4 @@
-"""What the gate says of itself: health and models."""
+"""What the gate says of itself: health, figures and models."""
 
 from typing import Any
 
@@ -11,6 +11,7 @@ from serve_app.ingress.gate import Gate
 from serve_app.ingress.told import shown
 from serve_app.limits import Hold, Said
 from serve_app.model_settings import Model
+from serve_app.telemetry import MEDIA
 
 
 async def health(gate: Gate, exchange: Exchange) -> None:
@@ -20,16 +21,29 @@ async def health(gate: Gate, exchange: Exchange) -> None:
 
 
 async def ready(gate: Gate, exchange: Exchange) -> None:
-    """Answer 200 if the store answers and every model has a replica or may sleep, else 503."""
+    """Answer 200 if the store is well and every model has a replica or may sleep, else 503."""
     states = {name: _state(gate, model) for name, model in gate.models.items()}
-    fine = gate.line.tended and not {"starting", "failing"} & set(states.values())
+    store = gate.metrics.store_state
+    if store == "ok" and not gate.line.tended:
+        store = "unknown"
+    alone = store != "ok" and gate.holds.may_judge_alone
+    fine = (store == "ok" or alone) and not {"starting", "failing"} & set(states.values())
     said = {
         "status": "ready" if fine else "not ready",
-        "store": "ok" if gate.line.tended else "unavailable",
+        "store": store,
+        "on_loss": gate.settings.store.on_loss,
         "models": states,
     }
+    if gate.metrics.store_message is not None:
+        said["store_message"] = gate.metrics.store_message
     later = {} if fine else {"retry-after": "1", "x-refused-by": "not_ready"}
     await exchange.reply(200 if fine else 503, said, later)
+
+
+async def metrics(gate: Gate, exchange: Exchange, _caller: Caller) -> None:
+    """Tell this gateway's figures in Prometheus's text format; others tell their own."""
+    await exchange.start(200, {"content-type": MEDIA, **NO_STORE})
+    await exchange.write(gate.metrics.text(), more=False)
 
 
 def _state(gate: Gate, model: Model) -> str:

@@ -10,6 +10,7 @@ from serve_app import auth
 from serve_app.errors import (
     GateError,
     InvalidToken,
+    StoreUnavailable,
     Unauthenticated,
     UnknownTenant,
 )
@@ -19,7 +20,7 @@ from serve_app.ingress.call import Call, read
 from serve_app.ingress.exchange import Exchange
 from serve_app.ingress.gate import Gate
 from serve_app.ingress.told import limit_headers, over_limit
-from serve_app.limits import Demand, Hold, State, Terms, nanos_per_token
+from serve_app.limits import Hold, State, Terms, nanos_per_token
 from serve_app.settings import QueueClass
 
 Found = TypeVar("Found")
@@ -124,7 +125,7 @@ async def admitted(gate: Gate, exchange: Exchange, call: Call | None = None) -> 
     """
     credential = await credential_of(gate, exchange)
     if call is None:
-        held = await gate.holds.hold(credential)
+        held = await _looked(gate, credential)
         caller = await _known(gate, exchange, credential, held)
         caller.must_come_from(gate.address(exchange))
         queue_class = class_served(gate, caller, held)
@@ -141,6 +142,19 @@ async def admitted(gate: Gate, exchange: Exchange, call: Call | None = None) -> 
         yield bill
     finally:
         await asyncio.shield(asyncio.create_task(_settle(gate, exchange, call, bill)))
+
+
+async def _looked(gate: Gate, credential: auth.Credential) -> Hold:
+    """Return what the store says of a caller that takes nothing.
+
+    While it is away, a caller with a static key is still known: the gateway itself holds the key.
+    """
+    try:
+        return await gate.holds.hold(credential)
+    except StoreUnavailable:
+        if credential.vouched is None or credential.token_id or credential.tenant_must_exist:
+            raise
+        return Hold(credential, State.KNOWN)
 
 
 async def _held(gate: Gate, exchange: Exchange, credential: auth.Credential, call: Call) -> Bill:
@@ -164,11 +178,11 @@ async def _held(gate: Gate, exchange: Exchange, credential: auth.Credential, cal
 
 async def _hold(gate: Gate, exchange: Exchange, credential: auth.Credential, call: Call) -> Hold:
     """Hold for a call; whoever leaves meanwhile takes nothing."""
-    asked, model = call.demand, call.model
+    model = call.model
     holding = asyncio.create_task(
         gate.holds.hold(
             credential,
-            Demand(asked.text_bytes, asked.fixed_tokens, asked.choices, asked.cap),
+            call.demand,
             model=model.name,
             terms=Terms(call.output_cap, *nanos_per_token(model.prices)),
             request=exchange.settle_id,

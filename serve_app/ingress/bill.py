@@ -66,4 +66,5 @@ class Bill:
         if not self.ended_well or not usage.input_tokens:
             return None
         text_tokens = max(usage.input_tokens - demand.fixed_tokens, 0)
-        return demand.text_bytes, text_tokens, usage.output_tokens // max(demand.choices, 1)
+        outputs = usage.output_tokens // demand.choices if demand.choices else -1
+        return demand.text_bytes, text_tokens, outputs

@@ -7,12 +7,9 @@ from typing import Any, Self
 
 from serve_app.auth import Caller
 from serve_app.errors import InvalidRequest, NoSuchModel, PromptTooLong
-from serve_app.ingress.demand import Demand, demand
+from serve_app.ingress.demand import Weighed, weighed
 from serve_app.ingress.dialects import DIALECTS
 from serve_app.model_settings import Model
-
-BYTES_PER_TOKEN = 4
-"""Of a prompt whose model nobody has asked yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +22,7 @@ class Call:
         body: what the engine gets.
         streaming: whether an event stream was asked for.
         wants_usage: whether the client asked for the usage frame itself.
-        demand: what it may cost.
+        demand: what it may use.
     """
 
     model: Model
@@ -33,12 +30,7 @@ class Call:
     body: bytes
     streaming: bool
     wants_usage: bool
-    demand: Demand
-
-    @property
-    def input_estimate(self) -> int:
-        """Prompt tokens, guessed from the bytes, until the engine says better."""
-        return max(1, self.demand.fixed_tokens + self.demand.text_bytes // BYTES_PER_TOKEN)
+    demand: Weighed
 
     @property
     def output_cap(self) -> int | None:
@@ -115,11 +107,11 @@ def read(
         body=append(raw, ours),
         streaming=bool(streaming),
         wants_usage=bool(options.get("include_usage")),
-        demand=_fitting(demand(path, len(raw), fields, models[name]), max_prompt_chars),
+        demand=_fitting(weighed(path, len(raw), fields, models[name]), max_prompt_chars),
     )
 
 
-def _fitting(asked: Demand, max_chars: int) -> Demand:
+def _fitting(asked: Weighed, max_chars: int) -> Weighed:
     """Return ``asked`` if its prompt has no more than ``max_chars`` characters; 0 is no limit."""
     if 0 < max_chars < asked.chars:
         raise PromptTooLong(

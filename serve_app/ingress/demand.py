@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from serve_app.ingress.dialects import ARGUMENTS, DIALECTS, LABELS, MEDIA, NAMES, WORDS, Dialect
+from serve_app.limits import Demand
 from serve_app.model_settings import Model
 
 MESSAGE_TOKENS = 4
@@ -29,23 +30,15 @@ TEXT_MAX = 1_000_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class Demand:
-    """What one request may cost.
+class Weighed(Demand):
+    """What one request may use, and how long its prompt is.
 
     Attributes:
-        text_bytes: bytes of prompt text, to be divided by the learned bytes per token.
-        fixed_tokens: tokens that are known, or priced at a fixed cost.
-        choices: replies asked for; 0 where nothing is generated.
-        cap: output tokens per reply that the client allows; None if it names none.
         chars: characters of prompt text, a token id counting as one.
         longest: the field with most of them.
         default_cap: output tokens per reply where no cap is named, if the engine fixes them.
     """
 
-    text_bytes: int
-    fixed_tokens: int
-    choices: int
-    cap: int | None
     chars: int = 0
     longest: str = ""
     default_cap: int | None = None
@@ -69,8 +62,8 @@ class _Scale:
         self.chars += len(text)
 
 
-def demand(path: str, raw_bytes: int, fields: dict[str, Any], model: Model) -> Demand:
-    """Return what a request may cost.
+def weighed(path: str, raw_bytes: int, fields: dict[str, Any], model: Model) -> Weighed:
+    """Return what a request may use.
 
     Args:
         path: the engine's path; of one that is not known, the whole body is text.
@@ -80,7 +73,7 @@ def demand(path: str, raw_bytes: int, fields: dict[str, Any], model: Model) -> D
     """
     dialect = DIALECTS.get(path)
     if dialect is None:
-        return Demand(raw_bytes, 0, 1, None, raw_bytes, "body")
+        return Weighed(raw_bytes, 0, 1, None, raw_bytes, "body")
     weights = {
         name: _weighed(name, fields[name], dialect)
         for name in dialect.carriers
@@ -89,7 +82,7 @@ def demand(path: str, raw_bytes: int, fields: dict[str, Any], model: Model) -> D
     scales = weights.values()
     media = sum([one.media for one in scales]) + dialect.media
     text_bytes = sum([one.text_bytes for one in scales]) + _repeated(fields, weights, dialect)
-    return Demand(
+    return Weighed(
         text_bytes=min(text_bytes, TEXT_MAX),
         fixed_tokens=sum([one.ids for one in scales])
         + media * model.image_tokens

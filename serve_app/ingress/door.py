@@ -98,6 +98,8 @@ class Door:
             raise NoSuchRoute(f"There is no route '{scope['path'][:200]}'.")
 
     def _note(self, exchange: Exchange) -> None:
+        if exchange.code not in (None, "client_gone"):
+            self._gate.metrics.refused(exchange.code)
         self._gate.access_log.write(
             {
                 "request_id": exchange.request_id,

@@ -16,7 +16,7 @@ from serve_app.limits import Holds, Ledger
 from serve_app.model_settings import Model
 from serve_app.queueing import Line
 from serve_app.settings import QueueClass, Settings
-from serve_app.telemetry import AccessLog, Audit, Entry
+from serve_app.telemetry import AccessLog, Audit, Entry, Metrics
 
 
 @dataclass(slots=True)
@@ -64,6 +64,7 @@ class Gate:
         line: Line,
         relay: Relay,
         audit: Audit,
+        metrics: Metrics,
         proxy_key: str | None = None,
     ) -> None:
         self.settings = settings
@@ -74,6 +75,7 @@ class Gate:
         self.ledger = ledger
         self.patience = Patience()
         self.settling: set[asyncio.Task[None]] = set()
+        self.metrics = metrics
         self.access_log = AccessLog()
         self._proxy_key = proxy_key
         self._trusted = [ipaddress.ip_network(cidr) for cidr in settings.auth.trusted_proxies]

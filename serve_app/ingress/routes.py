@@ -29,6 +29,7 @@ TABLE = (
     Entry("GET", "/health", OPEN, about.health),
     Entry("GET", "/health/live", OPEN, about.health),
     Entry("GET", "/health/ready", OPEN, about.ready),
+    Entry("GET", "/metrics", "read_metrics", about.metrics),
     Entry("GET", "/openapi.json", OPEN, docs.reference),
     Entry("GET", "/docs", OPEN, docs.page),
     Entry("GET", "/v1/models", "read_models", about.models),

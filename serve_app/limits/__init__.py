@@ -13,10 +13,11 @@ burst at a window's edge, and the wait it names is true. Debts are whole numbers
 that no limit, however large, is rounded.
 
 **Decided: a request is charged when it comes and corrected when it ends**, not charged when it
-ends. So the bucket refills while the request runs. What is given back is only what would still be
-missing had it never been taken; the sum is on the safe side, so that no window ever admits more
-than it should, whatever is undone in between. The price: of a request that runs for longer than
-its bucket takes to refill, the rest of the hold is lost.
+ends. So the bucket refills while the request runs. Debts are paid in the order in which they were
+made, and what is given back is only what is still owed of it; the sum is on the safe side, so that
+no window ever admits more than it should, whatever is undone in between. The price, where others
+wait for every unit: a request that runs for longer than its bucket takes to refill, times what it
+used of its estimate, gives nothing back (``tests/limits/test_gcra.py`` has the table).
 
 **Decided: what running requests hold lies beside what was used, in each scope**, not in a list of
 requests. So whoever asks a scope gives back what gateways that died left there; no sweeper is
@@ -44,6 +45,7 @@ from serve_app.limits.demand import Demand, Terms
 from serve_app.limits.hold import Charge, Hold, Said, Usage
 from serve_app.limits.holds import Holds
 from serve_app.limits.ledger import KEPT_HOURS, NO_MODEL, Ledger
+from serve_app.limits.local import LocalLimits
 from serve_app.limits.prices import cost_nanos, nanos_per_token
 from serve_app.limits.report import FINEST, MEMBERS, Report
 
@@ -59,6 +61,7 @@ __all__ = [
     "Hold",
     "Holds",
     "Ledger",
+    "LocalLimits",
     "Report",
     "Said",
     "State",

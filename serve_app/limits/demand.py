@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from math import ceil, floor, inf
 
 from serve_app.limits.bound import Bound, Bounds
+from serve_app.limits.learning import BYTES_PER_TOKEN_MAX
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,11 @@ class Demand:
     fixed_tokens: int = 0
     choices: int = 0
     cap: int | None = None
+
+    @property
+    def least_tokens(self) -> int:
+        """Input tokens that the prompt has at least, however well its text is packed."""
+        return self.fixed_tokens + -(-self.text_bytes // int(BYTES_PER_TOKEN_MAX))
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +105,10 @@ def estimated(
 
 
 def _room_for(bound: Bound, demand: Demand, terms: Terms, input_tokens: int) -> float:
-    """Return the output tokens of each reply for which a full bound has room."""
-    unit = bound.kind.unit
+    """Return the output tokens of each reply for which a full bound has room beside the prompt."""
+    unit, price = bound.kind.unit, terms.nanos_in if bound.kind.is_money else 0.0
+    if input_tokens > bound.burst or input_tokens * price > bound.burst:
+        input_tokens = demand.least_tokens  # it may be shorter than it looks
     if unit == "output":
         return bound.burst // demand.choices
     if unit == "tokens":

@@ -63,13 +63,13 @@ class Bucket:
     Attributes:
         debt: what was taken and is not refilled at ``at_us``, in units × µs.
         at_us: when that was so.
-        returned: all that was ever given back, in units × µs.
-        limit: how fast the debt is paid.
+        total: units that were ever taken from it, given back or not.
+        limit: how fast the debt is paid while nobody takes.
     """
 
     debt: int = 0
     at_us: int = 0
-    returned: int = 0
+    total: int = 0
     limit: int = 1
 
 
@@ -79,40 +79,37 @@ class Taken:
 
     Attributes:
         units: that were taken.
-        at_us: when.
-        after: the debt right then.
-        returned: all that had been given back till then.
+        total: units that had ever been taken right then, with these.
         limit: how fast the debt was paid.
     """
 
     units: int
-    at_us: int
-    after: int
-    returned: int
+    total: int
     limit: int
 
 
-def paid(bucket: Bucket, now_us: int) -> Bucket:
-    """Return ``bucket`` as it is at ``now_us``."""
-    debt = max(bucket.debt - max(now_us - bucket.at_us, 0) * bucket.limit, 0)
+def paid(bucket: Bucket, now_us: int, limit: int | None = None) -> Bucket:
+    """Return ``bucket`` as it is at ``now_us``, paid at its own limit or at ``limit``."""
+    rate = bucket.limit if limit is None else limit
+    debt = max(bucket.debt - max(now_us - bucket.at_us, 0) * rate, 0)
     return replace(bucket, debt=debt, at_us=max(now_us, bucket.at_us))
 
 
 def ask(bucket: Bucket, rate: Rate, units: int, now_us: int) -> Decision:
     """Return what ``bucket`` says to ``units``; 0 only looks, more than the burst never fits."""
-    debt = paid(bucket, now_us).debt
+    debt = paid(bucket, now_us, rate.limit).debt
     room = (rate.burst - units) * rate.period_us - debt
     after = debt + (units * rate.period_us if room >= 0 else 0)
     left = max(rate.burst * rate.period_us - after, 0) // rate.period_us
-    wait_us = 0 if room >= 0 else _divided_up(-room, rate.limit)
+    wait_us = 0 if room >= 0 or units == 0 else _divided_up(-room, rate.limit)
     return Decision(left, -1 if units > rate.burst else wait_us, _divided_up(after, rate.limit))
 
 
 def take(bucket: Bucket, rate: Rate, units: int, now_us: int) -> tuple[Bucket, Taken]:
     """Take ``units`` whatever the bucket says, and return what is needed to undo it."""
-    now = paid(bucket, now_us)
-    after = replace(now, debt=now.debt + units * rate.period_us, limit=rate.limit)
-    return after, Taken(units, now_us, after.debt, after.returned, rate.limit)
+    now = paid(bucket, now_us, rate.limit)
+    debt, total = now.debt + units * rate.period_us, now.total + units
+    return Bucket(debt, now.at_us, total, rate.limit), Taken(units, total, rate.limit)
 
 
 def give_back(
@@ -120,15 +117,18 @@ def give_back(
 ) -> Bucket:
     """Undo ``units`` of a take, as far as that still matters.
 
-    What would have been refilled by now without the take is not given back again: it was there for
-    others already. So nobody is ever let in too early, whatever was taken and undone meanwhile; of
-    a request that runs for longer than its bucket takes to refill, the rest of its hold is lost.
+    Debts are paid in the order in which they were made, so what was taken later is owed last. The
+    rest of the debt is what is still owed of this take and of earlier ones: no more than that is
+    given back. What has been refilled meanwhile was there for others already.
+
+    So nobody is ever let in too early, whatever was taken and undone meanwhile: the bucket never
+    owes less than if the undone units had never been taken. It may owe more: what was taken later
+    counts whole, also where it was undone itself. Of a request that runs for longer than its
+    bucket takes to refill, the rest of its hold is lost.
     """
     now = paid(bucket, now_us)
-    drained = max(now_us - taken.at_us, 0) * now.limit
-    still = taken.after - (now.returned - taken.returned) - drained
-    back = max(min(units * period_us, still, now.debt), 0)
-    return replace(now, debt=now.debt - back, returned=now.returned + back)
+    still = now.debt - (now.total - taken.total) * period_us
+    return replace(now, debt=now.debt - max(min(units * period_us, still), 0))
 
 
 def _divided_up(a: int, b: int) -> int:

@@ -42,14 +42,14 @@ class Said:
     reset_us: int
 
     @classmethod
-    def from_reply(cls, row: list[int | str]) -> Self:
+    def from_line(cls, line: str) -> Self:
         """Return what the step *hold* wrote of one limit."""
-        scope, letter, shadow, *figures = row
+        scope, letter, shadow, *figures = line.split()
         limit, burst, left, wait_us, reset_us = map(int, figures)
         return cls(
             SCOPES[int(scope) - 1],
-            BY_LETTER[str(letter)],
-            bool(shadow),
+            BY_LETTER[letter],
+            shadow == "1",
             limit,
             burst,
             left,
@@ -79,6 +79,7 @@ class Hold:
         cap: output tokens of each reply, to be set by the gate; None if it need not.
         leases: what was taken from each scope, as the store keeps it.
         request, model: which request it is, of which model.
+        local: whether the store was away, and the gateway itself has judged.
     """
 
     claim: Claim
@@ -94,6 +95,7 @@ class Hold:
     leases: tuple[str, ...] = NO_LEASES
     request: str = ""
     model: str = ""
+    local: bool = False
 
     @property
     def would_refuse(self) -> list[Said]:
@@ -136,3 +138,14 @@ class Charge:
     queue_ms: int = 0
     engine_ms: int = 0
     sample: tuple[int, int, int] | None = None
+
+    def units(self) -> dict[str, int]:
+        """Return what it counts as, by unit."""
+        tokens_in, tokens_out = self.usage.input_tokens, self.usage.output_tokens
+        return {
+            "requests": 1,
+            "input": tokens_in,
+            "output": tokens_out,
+            "tokens": tokens_in + tokens_out,
+            "cost": self.cost_nanos,
+        }

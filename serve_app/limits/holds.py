@@ -3,12 +3,14 @@
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from serve_app.errors import StoreUnavailable
 from serve_app.limits.claim import Claim, State, record_of
 from serve_app.limits.demand import Demand, Terms
 from serve_app.limits.hold import NO_LEASES, Charge, Hold, Said
+from serve_app.limits.local import LocalLimits
 from serve_app.store import Store, keys
 
 MARK_TTL_S = 600
@@ -27,6 +29,7 @@ class Holds:
         store: where the limits lie.
         defaults: limits of whoever has none of that kind, as steps read them.
         ttl_s: seconds after which a hold that nobody renews is given back.
+        local: judges while the store is away; None if nobody does.
         clock: monotonic, seconds.
     """
 
@@ -36,13 +39,27 @@ class Holds:
         *,
         defaults: str = "",
         ttl_s: float = 120.0,
+        local: LocalLimits | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store, self._defaults, self._clock = store, defaults, clock
-        self._ttl_ms = int(ttl_s * 1_000)
+        self._ttl_ms, self._local = int(ttl_s * 1_000), local
         self._running: dict[str, Hold] = {}
         self._renewed_s = clock()
         self._owed: deque[Step] = deque(maxlen=OWED_MAX)
+
+    def running(self) -> int:
+        """Return how many requests hold something here."""
+        return len(self._running)
+
+    def owed(self) -> int:
+        """Return how many requests are still to be settled."""
+        return len(self._owed)
+
+    @property
+    def may_judge_alone(self) -> bool:
+        """Whether somebody could be let in while the store is away."""
+        return self._local is not None and self._local.knows_somebody
 
     async def hold(
         self,
@@ -85,7 +102,15 @@ class Holds:
             self._ttl_ms,
             demand_text(demand, terms or Terms()),
         ]
-        held = _read(claim, request, model, await self._store.run("hold", names, args))
+        try:
+            reply = await self._store.run("hold", names, args)
+        except StoreUnavailable:
+            if self._local is None:
+                raise
+            return self._local.hold(claim, demand, terms or Terms(), model, request)
+        held = _read(claim, request, model, reply)
+        if self._local is not None and held.state is State.KNOWN:
+            self._local.saw(held)
         if any(held.leases):
             self._running[request] = held
         return held
@@ -96,6 +121,9 @@ class Holds:
         A second call does nothing. Never raises: what fails is owed, and paid with :meth:`pay`.
         """
         self._running.pop(held.request, None)
+        if held.local and self._local is not None:
+            self._local.settle(held, charge)
+            held = held if charge is not None else replace(held, leases=NO_LEASES)
         if charge is None and not any(held.leases):
             return
         step = settling(held, charge)
@@ -175,7 +203,7 @@ def settling(held: Hold, charge: Charge | None) -> Step:
 
 def _read(claim: Claim, request: str, model: str, reply: list[Any]) -> Hold:
     state, attributes, tenant_attributes, now_us, place, *expected, cap, leases, said = reply
-    rows = tuple(map(Said.from_reply, said))
+    rows = tuple(map(Said.from_line, said.splitlines()))
     return Hold(
         claim=claim,
         state=State(state),

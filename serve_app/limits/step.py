@@ -60,12 +60,12 @@ def judge(scopes: Sequence[Scope], binds: Sequence[Bounds], asked: Asked, now_us
     demand = asked.demand or Demand()
     estimate = estimated(demand, asked.terms, binds, asked.input_tokens, asked.learned)
     full = counted(demand, asked.terms, estimate.input_tokens, estimate.output_tokens)
-    least = counted(demand, asked.terms, estimate.input_tokens, 1)
+    least = counted(demand, asked.terms, demand.least_tokens, 1)
     if asked.demand is None:
         full = least = _NOTHING
     for scope, one in zip(scopes, binds, strict=True):
         if one.bounds:
-            scope.release_expired({bound.field for bound in one.bounds if bound.limit}, now_us)
+            scope.release_expired(one.bounds, now_us)
     told = [
         scopes[at].ask(bound, full[bound.kind.unit], least[bound.kind.unit], now_us)
         for at, bound in bounds
@@ -105,13 +105,16 @@ def settle(
             scope.settle(lease, used, now_us)
 
 
-def renew(scopes: Sequence[Scope], leases: Sequence[str], until_ms: int) -> int:
+def renew(scopes: Sequence[Scope], leases: Sequence[str], ttl_ms: int, now_us: int) -> int:
     """Hold on to what still runs; return how many leases were still there."""
+    now_ms = now_us // 1_000
     there = [
-        (scope, lease) for scope, lease in zip(scopes, leases, strict=True) if lease in scope.leases
+        (scope, lease)
+        for scope, lease in zip(scopes, leases, strict=True)
+        if scope.leases.get(lease, 0) > now_ms
     ]
     for scope, lease in there:
-        scope.leases[lease] = until_ms
+        scope.leases[lease] = now_ms + ttl_ms
     return len(there)
 
 
@@ -126,6 +129,8 @@ def _taken(
     until_ms = now_us // 1_000 + asked.ttl_ms
     leases = []
     for scope, one in zip(scopes, binds, strict=True):
+        if one.bounds:
+            scope.keep(one.bounds, now_us)
         units = {
             bound: min(full[bound.kind.unit], bound.burst)
             for bound in one.bounds

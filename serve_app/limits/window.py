@@ -46,7 +46,7 @@ def current(window: Window | None, period: str, now_us: int) -> Window:
 
 def ask(window: Window, limit: int, units: int, now_us: int) -> Decision:
     """Return what ``window`` says to ``units``; 0 only looks."""
-    fits = window.used + units <= limit
+    fits = units == 0 or window.used + units <= limit
     left = max(limit - window.used - (units if fits else 0), 0)
     ends_in_us = window.ends_us - now_us
     return Decision(left, 0 if fits else ends_in_us, ends_in_us)

@@ -26,8 +26,9 @@ from serve_app.queueing.autoscaling import (
     report,
     wanted_replicas,
 )
-from serve_app.queueing.line import Line, Load, Seat
+from serve_app.queueing.line import Line
 from serve_app.queueing.order import retry_after_s
+from serve_app.queueing.seat import Load, Seat
 
 __all__ = [
     "LOOK_BACK_S",

@@ -14,54 +14,17 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from typing import Any
 
 from serve_app.errors import NoCapacity, QueueFull, QueueTimeout, ShuttingDown, StoreUnavailable
+from serve_app.queueing.local import LocalSeats
 from serve_app.queueing.order import retry_after_s
+from serve_app.queueing.seat import Load, Seat
 from serve_app.settings import QueueClass
 from serve_app.store import Address, Store, keys, registry
 
 TEND_S = 0.25
 _log = logging.getLogger("sluicegate.queueing")
-
-
-@dataclass(frozen=True, slots=True)
-class Seat:
-    """Permission to run one request on one replica.
-
-    Attributes:
-        replica: its id.
-        address: how to reach it.
-        arrived_us: when the request first came; hand it in when entering again.
-        waited_ms: time in line.
-        served_class: the class it was seated in.
-    """
-
-    replica: str
-    address: Address
-    arrived_us: int
-    waited_ms: float
-    served_class: str
-
-
-@dataclass(frozen=True, slots=True)
-class Load:
-    """What the store counted of one model at the last look.
-
-    Attributes:
-        running, waiting: requests with a seat, requests in line.
-        replicas, seats: replicas registered, and the seats they offer.
-        oldest_ms: how long the first in line has waited.
-        drain_per_s: seats that come free a second.
-        failing: there is no replica, and the last start of one failed.
-    """
-
-    running: int = 0
-    waiting: int = 0
-    replicas: int = 0
-    seats: int = 0
-    oldest_ms: int = 0
-    drain_per_s: float = 0.0
-    failing: bool = False
 
 
 @dataclass(slots=True)
@@ -82,8 +45,9 @@ class Line:
         tended: whether the last look reached the store.
     """
 
-    def __init__(self, store: Store, models: Iterable[str]) -> None:
+    def __init__(self, store: Store, models: Iterable[str], *, on_loss: str = "closed") -> None:
         self._store = store
+        self._local = LocalSeats(open_=on_loss == "local")
         self._keys = {model: keys.line(model) for model in models}
         self.gateway = secrets.token_hex(8)
         self._channel = keys.wake_channel(self.gateway)
@@ -166,24 +130,43 @@ class Line:
         began_s = time.monotonic()
         self._waiting[ticket] = waiter  # before the store can call us
         try:
-            said, *rest = await self._store.run(
-                "line_enter",
-                self._keys[waiter.model],
-                [ticket, queue_class.max_tickets, waiter.arrived_us, avoid],
-            )
+            said, *rest = await self._enter(ticket, waiter, queue_class, waited_ms, avoid)
             if said == "full":
-                raise self._full(waiting=rest[0], rate=float(rest[3]))
+                raise _full(waiting=rest[0], rate=float(rest[3]))
             waiter.arrived_us = rest[2]
-            if said == "seated":
+            if said == "waiting":
+                replica, info = await self._turn(waiter, queue_class, waited_ms)
+            else:
                 waiter.turn.cancel()
                 replica, info = rest[0], rest[1]
-            else:
-                replica, info = await self._turn(waiter, queue_class, waited_ms)
-            waited_ms += (time.monotonic() - began_s) * 1_000 if said == "waiting" else 0.0
+            waited_ms += (time.monotonic() - began_s) * 1_000 if said != "seated" else 0.0
             at = Address.from_json(info)
             return Seat(replica, at, waiter.arrived_us, waited_ms, queue_class.name)
         finally:
             del self._waiting[ticket]
+
+    async def _enter(
+        self,
+        ticket: str,
+        waiter: "_Waiter",
+        queue_class: QueueClass,
+        waited_ms: float,
+        avoid: str,
+    ) -> list[Any]:
+        """Return what the store says to a ticket; while it is away, a seat of our own share."""
+        try:
+            reply: list[Any] = await self._store.run(
+                "line_enter",
+                self._keys[waiter.model],
+                [ticket, queue_class.max_tickets, waiter.arrived_us, avoid],
+            )
+        except StoreUnavailable:
+            patience_s = max(0.0, queue_class.max_wait_s - waited_ms / 1_000)
+            seat = await self._local.take(ticket, waiter.model, avoid=avoid, patience_s=patience_s)
+            if seat is None:
+                raise
+            reply = ["here", *seat, waiter.arrived_us]
+        return reply
 
     async def _turn(
         self, waiter: "_Waiter", queue_class: QueueClass, waited_ms: float
@@ -208,13 +191,8 @@ class Line:
         told = f"No seat came free for the model '{model}'; {waited}."
         return QueueTimeout(told, retry_after_s=after_s)
 
-    def _full(self, *, waiting: int, rate: float) -> QueueFull:
-        return QueueFull(
-            f"{waiting} requests wait already, as many as may.",
-            retry_after_s=retry_after_s(waiting, rate, random.random()),
-        )
-
     async def _leave(self, model: str, ticket: str) -> None:
+        self._local.leave(ticket)
         try:
             await self._store.run("line_leave", self._keys[model], [ticket])
         except StoreUnavailable:
@@ -243,18 +221,21 @@ class Line:
                     await chore()
                 self.tended = True
             except StoreUnavailable as err:
-                self.tended = False
-                _log.warning("the line cannot be tended: %s", err)
-                await asyncio.sleep(1.0)  # the store is away; no need to knock often
+                if self.tended:
+                    _log.warning("the line cannot be tended: %s", err)
+                self.tended = False  # a store that is away refuses at once, so we may ask often
             await asyncio.sleep(TEND_S)  # the look that catches a lost message
 
     async def _look(self, model: str) -> None:
         """Show that we live, take the counts, and wake whom a lost message forgot."""
         names = self._keys[model]
         told = await self._store.run("line_tend", names, [self._channel])
-        running, waiting, replicas, seats, oldest_ms, rate = told
+        running, waiting, replicas, seats, oldest_ms, rate, gateways = told
         failing = replicas == 0 and await registry.has_failed(self._store, model)
-        self.loads[model] = Load(running, waiting, replicas, seats, oldest_ms, float(rate), failing)
+        counts = running, waiting, replicas, seats, oldest_ms
+        self.loads[model] = Load(*counts, float(rate), failing, gateways)
+        if self._local.open:
+            self._local.know(model, *await self._store.hashes(names[:2]), gateways=gateways)
         mine = [t for t, waiter in self._waiting.items() if waiter.model == model]
         if not mine:
             return
@@ -269,7 +250,7 @@ class Line:
                 await self._enter_again(ticket)
 
     async def _enter_again(self, ticket: str) -> None:
-        """Put back a ticket that the store forgot, in its old place: we were silent too long."""
+        """Put back a ticket that the store forgot, in its old place."""
         waiter = self._waiting.get(ticket)
         if waiter is None or waiter.turn.done() or not waiter.arrived_us:
             return
@@ -282,3 +263,9 @@ class Line:
         for ticket, model in list(self._owed.items()):
             await self._store.run("line_leave", self._keys[model], [ticket])
             del self._owed[ticket]
+
+
+def _full(*, waiting: int, rate: float) -> QueueFull:
+    after_s = retry_after_s(waiting, rate, random.random())
+    told = f"{waiting} requests wait already, as many as may."
+    return QueueFull(told, retry_after_s=after_s)

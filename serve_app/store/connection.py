@@ -5,44 +5,52 @@ exception of redis-py.
 """
 
 import re
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Sequence
 from typing import Any, cast
 
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError, ConnectionError, RedisError, ResponseError
-
-from serve_app.errors import InvalidRequest, StoreUnavailable
-from serve_app.store import scripts
+from serve_app.errors import InvalidRequest
+from serve_app.store import keys, scripts
+from serve_app.store.guarded import Guarded, Watch
+from serve_app.store.links import link_to
+from serve_app.store.patience import Patience
+from serve_app.store.states import FAULTS, explained, refusal, state_of
 
 Reply = Any
 
 
 _CURSOR = re.compile(r"(-1|[0-9]{1,17})-([ -~]{0,128})")
-CONNECTIONS = 32
-"""Connections to the store at most; whoever finds none free waits for one."""
+PATIENT = 10.0
+"""How many times a step's time a call may take that does many things at once."""
+LISTEN_S = 0.5
+"""Seconds of silence after which a listener asks whether the other side is there."""
 
 
 class Store:
-    """A connection pool to one Redis or Valkey; safe to share between tasks of one event loop."""
+    """Connections to one store; safe to share between tasks of one event loop.
 
-    def __init__(self, url: str, *, timeout_ms: int = 500) -> None:
-        pool = BlockingConnectionPool.from_url(
-            url,
-            max_connections=CONNECTIONS,
-            timeout=timeout_ms / 1_000,
-            decode_responses=True,
-            socket_timeout=timeout_ms / 1_000,
-            socket_connect_timeout=timeout_ms / 1_000,
-            retry=Retry(NoBackoff(), 1, supported_errors=(ConnectionError,)),
-            health_check_interval=0,
-        )
-        self._redis = Redis.from_pool(pool)
-        self._listening = Redis.from_url(
-            url, decode_responses=True, socket_timeout=None, health_check_interval=5
-        )
+    Args:
+        url: one server, a cluster or sentinels, see :mod:`serve_app.store_place`.
+        timeout_ms: how long one call may take, however it ends.
+        watch: told of each call: what, its seconds, the state it ended in.
+
+    Raises:
+        ValueError: ``url`` is none; the message shows nothing of it.
+    """
+
+    def __init__(self, url: str, *, timeout_ms: int = 100, watch: Watch | None = None) -> None:
+        self._timeout_s = timeout_ms / 1_000
+        self._link = link_to(url, self._timeout_s)
+        self._guarded = Guarded(self._link, self._timeout_s, watch or _nobody)
+
+    @property
+    def state(self) -> str:
+        """``ok``, or what is the matter, as the last call or probe found it."""
+        return self._guarded.state
+
+    @property
+    def message(self) -> str | None:
+        """What the matter is and what to do, for people; None if all is well."""
+        return explained(self.state)
 
     async def run(self, step: str, keys: list[str], args: list[str | int | float]) -> Reply:
         """Run one atomic step of ``lua/`` and return its reply.
@@ -51,8 +59,9 @@ class Store:
             StoreUnavailable: it may or may not have happened. The steps of the line, of keys and of
                 settling may be sent again and happen once; a hold may be taken twice.
         """
-        with _told():
-            return await scripts.run(self._redis, step, keys, args)
+        return await self._guarded.ask(
+            step, keys[0] if keys else "", lambda redis: scripts.run(redis, step, keys, args)
+        )
 
     async def run_many(
         self, step: str, calls: Sequence[tuple[list[str], list[str | int | float]]]
@@ -62,18 +71,27 @@ class Store:
         Raises:
             StoreUnavailable: any of them may have happened.
         """
-        with _told():
-            return await scripts.run_many(self._redis, step, calls)
+        if not calls:
+            return []
+        return await self._guarded.ask(
+            step,
+            calls[0][0][0],
+            lambda redis: scripts.run_many(redis, step, calls),
+            patience=PATIENT,
+        )
 
     async def fields_of(self, names: Sequence[str], *fields: str) -> list[list[str | None]]:
         """Return the named fields of many hashes in one round trip."""
         if not names:
             return []
-        with _told():
-            async with self._redis.pipeline(transaction=False) as pipe:
+
+        async def read(redis: Any) -> list[list[str | None]]:
+            async with redis.pipeline(transaction=False) as pipe:
                 for name in names:
                     pipe.hmget(name, list(fields))
                 return cast(list[list[str | None]], await pipe.execute())
+
+        return await self._guarded.ask("fields_of", names[0], read, patience=PATIENT)
 
     async def page(self, index: str, after: str, size: int) -> tuple[list[str], str]:
         """Return up to ``size`` names of ``index``, oldest first, and the cursor to go on from.
@@ -93,77 +111,99 @@ class Store:
 
     async def fields(self, key: str, *names: str) -> list[str | None]:
         """Return the named fields of a hash, None for each that is not there."""
-        with _told():
-            return cast(list[str | None], await self._redis.hmget(key, list(names)))
+        read = await self._guarded.ask("fields", key, lambda redis: redis.hmget(key, list(names)))
+        return cast(list[str | None], read)
 
     async def exists(self, key: str) -> bool:
         """Return whether ``key`` is there."""
-        with _told():
-            return bool(await self._redis.exists(key))
+        return bool(await self._guarded.ask("exists", key, lambda redis: redis.exists(key)))
 
     async def text(self, key: str) -> str | None:
         """Return a string, None if it is not there."""
-        with _told():
-            return cast(str | None, await self._redis.get(key))
+        read = await self._guarded.ask("text", key, lambda redis: redis.get(key))
+        return cast(str | None, read)
 
     async def remove(self, key: str) -> None:
         """Remove ``key``, whatever it is."""
-        with _told():
-            await self._redis.delete(key)
+        await self._guarded.ask("remove", key, lambda redis: redis.delete(key))
 
     async def scores(self, key: str, *members: str) -> list[float | None]:
         """Return the members' scores in a sorted set, None for each that is not there."""
-        with _told():
-            return await self._redis.zmscore(key, list(members))
+        read = await self._guarded.ask(
+            "scores", key, lambda redis: redis.zmscore(key, list(members))
+        )
+        return cast(list[float | None], read)
 
     async def add_score(self, key: str, member: str, score: float) -> None:
         """Put ``member`` into a sorted set unless it is there."""
-        with _told():
-            await self._redis.zadd(key, {member: score}, nx=True)
+        await self._guarded.ask(
+            "add_score", key, lambda redis: redis.zadd(key, {member: score}, nx=True)
+        )
 
     async def remove_scored(self, key: str, member: str) -> None:
         """Take ``member`` out of a sorted set."""
-        with _told():
-            await self._redis.zrem(key, member)
+        await self._guarded.ask("remove_scored", key, lambda redis: redis.zrem(key, member))
 
     async def claim(self, key: str, value: str, *, ttl_s: int) -> bool:
         """Write ``value`` for ``ttl_s`` seconds if ``key`` is free; return whether it was."""
-        with _told():
-            return bool(await self._redis.set(key, value, nx=True, ex=ttl_s))
+        return bool(
+            await self._guarded.ask(
+                "claim", key, lambda redis: redis.set(key, value, nx=True, ex=ttl_s)
+            )
+        )
 
     async def claim_for_good(self, key: str, value: str) -> bool:
         """Write ``value`` for good if ``key`` is free; return whether it was."""
-        with _told():
-            return bool(await self._redis.set(key, value, nx=True))
+        return bool(
+            await self._guarded.ask("claim", key, lambda redis: redis.set(key, value, nx=True))
+        )
 
     async def keep(self, key: str, value: str) -> None:
         """Write ``value`` for good."""
-        with _told():
-            await self._redis.set(key, value)
+        await self._guarded.ask("keep", key, lambda redis: redis.set(key, value))
 
     async def ping(self) -> None:
-        """Return if the store answers."""
-        with _told():
-            await self._redis.ping()
+        """Return if the store answers, runs steps and takes writes."""
+        await self.run("probe", [keys.probe("ping")], [1_000])
 
     async def hear(self, channel: str) -> AsyncIterator[str]:
         """Yield what is published on ``channel``; end when the connection is lost.
 
+        Silence is not trusted: a server that does not answer for a second is taken for lost, and
+        so is the connection while calls to that server are refused.
+
         Raises:
             StoreUnavailable: the connection could not be made or broke.
         """
-        async with self._listening.pubsub(ignore_subscribe_messages=True) as heard:
-            with _told():
-                await heard.subscribe(channel)
+        limit_s = self._timeout_s * self._link.patience
+        try:
+            async with Patience(limit_s):
+                server, redis = await self._link.listener()
+            async with redis, redis.pubsub(ignore_subscribe_messages=True) as heard:
+                self._must_be_there(server)
+                async with Patience(limit_s):
+                    await heard.subscribe(channel)
+                asked = False
                 while True:
-                    message = await heard.get_message(timeout=5.0)
-                    if message is not None:
+                    async with Patience(LISTEN_S + limit_s):  # it may connect anew
+                        message = await heard.get_message(timeout=LISTEN_S)
+                    if message is not None and message["type"] == "message":
                         yield message["data"]
+                    elif message is None:
+                        self._must_be_there(server, silent=asked)
+                        await heard.ping()
+                    asked = message is None
+        except FAULTS as err:
+            raise refusal(state_of(err), err) from err
+
+    def _must_be_there(self, server: str, *, silent: bool = False) -> None:
+        """Return if somebody listens to a server that may be asked; TimeoutError otherwise."""
+        if silent or self._guarded.is_cut(server):
+            raise TimeoutError("the listener hears nothing")
 
     async def close(self) -> None:
         """Close every connection."""
-        await self._redis.aclose()
-        await self._listening.aclose()
+        await self._guarded.close()
 
     async def hashes(self, names: Sequence[str]) -> list[dict[str, str]]:
         """Return many whole hashes in one round trip; one that is not there is empty."""
@@ -180,29 +220,15 @@ class Store:
     async def _read_each(self, command: str, names: Sequence[str]) -> list[Reply]:
         if not names:
             return []
-        with _told():
-            async with self._redis.pipeline(transaction=False) as pipe:
+
+        async def read(redis: Any) -> list[Reply]:
+            async with redis.pipeline(transaction=False) as pipe:
                 for name in names:
                     getattr(pipe, command)(name)
-                return await pipe.execute()
+                return cast(list[Reply], await pipe.execute())
+
+        return await self._guarded.ask(command, names[0], read, patience=PATIENT)
 
 
-@contextmanager
-def _told() -> Iterator[None]:
-    """Turn every failure of the store into one refusal that says what to look at."""
-    try:
-        yield
-    except AuthenticationError as err:
-        raise _unavailable("refuses our user or password", err) from err
-    except ResponseError as err:
-        raise _unavailable("refuses the command", err) from err
-    except (RedisError, OSError) as err:
-        raise _unavailable("does not answer", err) from err
-
-
-def _unavailable(what: str, err: Exception) -> StoreUnavailable:
-    """Return the refusal; the server's own words go into the log by way of ``__cause__``."""
-    return StoreUnavailable(
-        f"The state store {what} ({type(err).__name__}); try again shortly.",
-        retry_after_s=1.0,
-    )
+def _nobody(_step: str, _seconds: float, _state: str) -> None:
+    """Watch nothing."""

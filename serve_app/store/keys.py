@@ -16,13 +16,13 @@
 | ``sg:{t:T}:user:N`` | hash | a user's password hash, attributes, limits, sessions | on delete |
 | ``sg:{t:T}:users`` | zset | the tenant's user names by time made, us | on delete |
 | ``sg:{t:T}:revoked:J`` | string | token J was revoked | when the token has expired |
-| ``sg:{t:T}:spent:K`` | hash | what a caller used of each limit | when all is there again |
+| ``sg:{t:T}:spent:K`` | string | what a caller used of each limit | when all is there again |
 | ``sg:{t:T}:leases:K`` | zset | what its requests hold, until ms | settled, or time is over |
-| ``sg:{t:T}:spent:K|M`` | hash | the same, of one model | the same |
+| ``sg:{t:T}:spent:K|M`` | string | the same, of one model | the same |
 | ``sg:{t:T}:leases:K|M`` | zset | the same, of one model | the same |
-| ``sg:{t:T}:spent-all`` | hash | what a tenant used of each limit | the same |
+| ``sg:{t:T}:spent-all`` | string | what a tenant used of each limit | the same |
 | ``sg:{t:T}:leases-all`` | zset | what its requests hold, until ms | the same |
-| ``sg:{t:T}:spent-all|M`` | hash | the same, of one model | the same |
+| ``sg:{t:T}:spent-all|M`` | string | the same, of one model | the same |
 | ``sg:{t:T}:leases-all|M`` | zset | the same, of one model | the same |
 | ``sg:{t:T}:settled:R`` | string | request R was settled | after ten minutes |
 | ``sg:{t:T}:usage:K:H`` | hash | use of a caller in UTC hour H, per model, class | after 100 days |
@@ -36,6 +36,7 @@
 | ``sg:{m:M}:seats`` | hash | seated tickets and their replica | left, or either side gone |
 | ``sg:{m:M}:drain`` | hash | how fast seats come free | never, two fields |
 | ``sg:{m:M}:failed`` | string | the model's last start failed | after two minutes |
+| ``sg:{X}:probe`` | string | a gateway tried whether it can write beside X | after a second |
 
 A ticket is ``<wake channel>/<number>``, and the wake channel names the gateway, so a step knows
 whom to wake without a lookup. Channels: ``sg:wake:G``.
@@ -125,3 +126,8 @@ def failed(model: str) -> str:
 def wake_channel(gateway: str) -> str:
     """Return the channel on which a gateway hears that its tickets were seated."""
     return f"sg:wake:{gateway}"
+
+
+def probe(tag: str) -> str:
+    """Return the name that is written to find out whether the server with ``tag`` is well."""
+    return f"sg:{{{tag}}}:probe"

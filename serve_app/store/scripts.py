@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any
 
-from redis.asyncio import Redis
 from redis.exceptions import NoScriptError
 
 _REF = re.compile(r"\b(KEYS|ARGV)\[(\d+)\]")
@@ -48,7 +47,7 @@ def _counted(name: str, keys: list[str], args: list[str | int | float]) -> None:
         raise TypeError(f"{name} takes {_COUNTS[name]} keys and args, got {len(keys), len(args)}")
 
 
-async def run(redis: Redis, name: str, keys: list[str], args: list[str | int | float]) -> Any:
+async def run(redis: Any, name: str, keys: list[str], args: list[str | int | float]) -> Any:
     """Run one step and return its reply; the script is sent whole only when the server lacks it.
 
     Raises:
@@ -61,19 +60,37 @@ async def run(redis: Redis, name: str, keys: list[str], args: list[str | int | f
         return await redis.eval(TEXTS[name], len(keys), *keys, *args)
 
 
-async def run_many(
-    redis: Redis, name: str, calls: Sequence[tuple[list[str], list[str | int | float]]]
-) -> list[Any]:
-    """Run one step many times, in one round trip; the script is sent ahead.
+Calls = Sequence[tuple[list[str], list[str | int | float]]]
+"""Keys and arguments of several calls of one step."""
+
+
+async def run_many(redis: Any, name: str, calls: Calls) -> list[Any]:
+    """Run one step many times, in one round trip to each server that has the keys.
+
+    The script is sent ahead of a second trip, to every server, only when one lacks it.
 
     Raises:
         TypeError: the counts are not those of its header; nothing was sent.
     """
     for keys, args in calls:
         _counted(name, keys, args)
+    replies = await _piped(redis, name, calls)
+    lacking = [at for at, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+    if lacking:
+        await redis.script_load(TEXTS[name])
+        again = await _piped(redis, name, [calls[at] for at in lacking])
+        for at, reply in zip(lacking, again, strict=True):
+            replies[at] = reply
+    for reply in replies:
+        if isinstance(reply, Exception):
+            raise reply
+    return replies
+
+
+async def _piped(redis: Any, name: str, calls: Calls) -> list[Any]:
+    """Return the reply to each call, an exception where it failed."""
     async with redis.pipeline(transaction=False) as pipe:
-        pipe.script_load(TEXTS[name])
         for keys, args in calls:
-            pipe.evalsha(_SHAS[name], len(keys), *keys, *args)
-        _, *replies = await pipe.execute()
+            pipe.execute_command("EVALSHA", _SHAS[name], len(keys), *keys, *args)
+        replies: list[Any] = await pipe.execute(raise_on_error=False)
     return replies

@@ -1,4 +1,4 @@
-"""What happened: the access log, the audit, and no secret in either.
+"""What happened: the access log, the audit and the figures, and no secret in any.
 
 Words: a *line* tells of one request; an *entry* of the audit tells who did what; a *record* is what
 Python's logging hands to its handlers; to *redact* is to put ``[redacted]`` where a secret stood.
@@ -24,9 +24,13 @@ backwards, every new entry would shift the pages.
 
 **Decided: an entry that cannot be written is owed, and what it tells of still happens.** Who takes
 the store away would otherwise decide that nobody may revoke a key. It is in the log meanwhile.
+
+**Decided: each gateway tells its own figures**, in a registry of its own. Adding them up is what
+Prometheus is for; a sum kept in the store would be one more call for each request.
 """
 
 from serve_app.telemetry.access_log import AccessLog
 from serve_app.telemetry.audit import PAGE_MAX, Audit, Entry, Wanted, changed
+from serve_app.telemetry.metrics import MEDIA, Metrics
 
-__all__ = ["PAGE_MAX", "AccessLog", "Audit", "Entry", "Wanted", "changed"]
+__all__ = ["MEDIA", "PAGE_MAX", "AccessLog", "Audit", "Entry", "Metrics", "Wanted", "changed"]

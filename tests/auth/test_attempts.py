@@ -241,24 +241,27 @@ async def test_a_store_that_is_away_is_not_knocked_at_by_every_stranger(
 ) -> None:
     """Once it did not answer, only looks ask again, however many malformed ones come."""
     monkeypatch.setattr(attempts, "GATHER_S", 0)
-    knocks = 0
+    asked: list[str] = []
 
     async def hang_up(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        nonlocal knocks
-        knocks += 1
         writer.close()
 
     async with await asyncio.start_server(hang_up, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
-        store = Store(f"redis://127.0.0.1:{port}", timeout_ms=5_000)
+        store = Store(
+            f"redis://127.0.0.1:{port}",
+            timeout_ms=5_000,
+            watch=lambda step, _seconds, _state: asked.append(step),
+        )
         one = gateway(store=store)
         with pytest.raises(StoreUnavailable):
             await one.tend()
-        knocks = 0
+        assert asked
+        asked.clear()
         for number in range(30):
             one.failed_unseen(f"198.51.100.{number}")
-            await asyncio.sleep(0.005)  # time in which a knock would be heard
-        assert knocks == 0
+            await asyncio.sleep(0.005)  # time in which it would be asked
+        assert asked == []
         await one.close()
         await store.close()
 

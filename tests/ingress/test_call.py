@@ -146,21 +146,6 @@ def test_a_model_that_is_not_there(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "tokens"),
-    [
-        ({}, 1),
-        ({"messages": [{"role": "user", "content": "y" * 400}]}, 104),
-        ({"messages": [{"role": "user", "content": "y" * 400}], "x": "z" * 400}, 104),
-    ],
-)
-def test_the_guess_of_the_prompt(fields: dict[str, Any], tokens: int) -> None:
-    """Four bytes of text are guessed as a token, until the engine says better; never none."""
-    call = written({"model": "small", **fields})
-    assert call.input_estimate == tokens
-    assert (call.model, call.path) == (MODELS["small"], CHAT)
-
-
-@pytest.mark.parametrize(
     ("path", "fields", "sent"),
     [
         (CHAT, {}, {"max_tokens": 7}),

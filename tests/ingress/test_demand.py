@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve_app.ingress.demand import CAP_MAX, CHOICES_MAX, TEXT_MAX, Demand, demand
+from serve_app.ingress.demand import CAP_MAX, CHOICES_MAX, TEXT_MAX, Weighed, weighed
 from serve_app.ingress.dialects import DIALECTS
 from serve_app.model_settings import Model
 
@@ -21,8 +21,8 @@ GENERATING = (CHAT, PLAIN, RESPONSES, ANTHROPIC, AUDIO)
 BASE64 = "data:image/png;base64," + "iVBORw0KGgo" * 1_000
 
 
-def asked(path: str, **fields: Any) -> Demand:
-    return demand(path, len(json.dumps(fields)), fields, MODEL)
+def asked(path: str, **fields: Any) -> Weighed:
+    return weighed(path, len(json.dumps(fields)), fields, MODEL)
 
 
 def user(content: Any, **more: Any) -> dict[str, Any]:
@@ -274,7 +274,7 @@ def test_how_many_characters_a_prompt_has(path, fields, chars: int, longest: str
 
 def test_a_path_nobody_knows() -> None:
     """The whole body is text, and one reply of unknown length is asked for."""
-    told = demand("/v1/later", 999, {"x": "y"}, MODEL)
+    told = weighed("/v1/later", 999, {"x": "y"}, MODEL)
     assert (told.text_bytes, told.fixed_tokens, told.choices, told.cap) == (999, 0, 1, None)
 
 
@@ -297,7 +297,7 @@ ANYTHING = st.recursive(
 def test_nothing_that_is_sent_surprises(path: str, fields: dict[str, Any]) -> None:
     """Any JSON has a cost that is finite, bounded and not negative, and the body is not changed."""
     before = repr(fields)
-    told = demand(path, len(before), fields, MODEL)
+    told = weighed(path, len(before), fields, MODEL)
     assert 0 <= told.text_bytes <= TEXT_MAX
     assert told.fixed_tokens >= 0
     assert told.choices in (range(1, CHOICES_MAX + 1) if path in GENERATING else [0])
@@ -323,7 +323,7 @@ def test_nesting_costs_nothing() -> None:
 
 
 def asked_deep(deep: list[Any]) -> int:
-    return demand(CHAT, 200_000, {"messages": deep, "tools": deep}, MODEL).text_bytes
+    return weighed(CHAT, 200_000, {"messages": deep, "tools": deep}, MODEL).text_bytes
 
 
 @pytest.mark.parametrize(
@@ -342,5 +342,5 @@ def test_the_cost_of_the_cost(body: list[dict[str, Any]], limit_us: int) -> None
 
 def timed(body: list[dict[str, Any]]) -> float:
     began_s = time.perf_counter()
-    demand(CHAT, 0, {"messages": body}, MODEL)
+    weighed(CHAT, 0, {"messages": body}, MODEL)
     return time.perf_counter() - began_s

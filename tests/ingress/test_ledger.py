@@ -25,6 +25,7 @@ from serve_app.limits.report import FIGURES
 from serve_app.queueing import Line
 from serve_app.settings import Settings
 from serve_app.store import Store, keys
+from serve_app.telemetry import Metrics
 from tests.accounts import OPERATOR
 from tests.stories.test_document import mistakes
 
@@ -113,6 +114,7 @@ async def house(store: Store, store_url: str) -> AsyncIterator[House]:
         line=Line(store, [model.name for model in settings.models]),
         relay=relay,
         audit=audit,
+        metrics=Metrics(),
     )
     for tenant in ("acme", "other"):
         await identity.tenants.create(auth.TenantRequest(id=tenant), by=OPERATOR)

@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve_app.limits import Learned
-from serve_app.limits.learning import EDGES, REPLIES_MAX
+from serve_app.limits.learning import EDGES, REPLIES_MAX, Learned
 
 PRIOR = Learned()
 DRAWS: dict[str, tuple[Callable[[random.Random], float], float]] = {

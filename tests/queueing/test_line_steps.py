@@ -119,6 +119,7 @@ class LineMachine(RuleBasedStateMachine):
             len(self.twin.capacity),
             sum(self.twin.capacity.values()),
         ]
+        assert said[6] == len(self.twin.gateway_beats_ms)
 
     @rule(gateway=st.sampled_from(GATEWAYS))
     def retire(self, gateway: str) -> None:

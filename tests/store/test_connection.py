@@ -36,7 +36,7 @@ async def test_a_published_message_is_heard(store: Store, store_url: str) -> Non
 @pytest.mark.parametrize(
     ("url", "says"),
     [
-        pytest.param("redis://127.0.0.1:1/0", "does not answer", id="nobody there"),
+        pytest.param("redis://127.0.0.1:1/0", "cannot be reached", id="nobody there"),
         pytest.param("redis://:wrong@{at}/0", "refuses our user or password", id="wrong password"),
         pytest.param("redis://nobody:x@{at}/0", "refuses our user or password", id="wrong user"),
     ],

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import redis
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from serve_app.limits import Learned
+from serve_app.limits.learning import Learned
 from serve_app.store import keys
 from serve_app.store.scripts import whole
 
@@ -25,7 +25,9 @@ REPLIES = (
 REQUESTS = st.tuples(SIZES, TOKENS, REPLIES)
 
 
-@settings(max_examples=150, deadline=None)
+@example(first=[(1_000, 300, 40), (3_000, 2_000, 700)], times=250, then=[(1, 1, 1)])
+@example(first=[(1_024, 10**9, 10**9)], times=60, then=[(10**9, 1, 0)] * 90)
+@settings(max_examples=300, deadline=None)
 @given(first=st.lists(REQUESTS, max_size=30), times=st.integers(1, 12), then=st.lists(REQUESTS))
 def test_the_store_learns_what_its_twin_learns(store_url, first, times, then) -> None:
     """After every request both say the same, to the last bit; thirty days are started anew."""

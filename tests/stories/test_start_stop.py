@@ -7,12 +7,14 @@ import socket
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 import pytest
 
 from serve_app import reaper
 from serve_app.store import EmbeddedStore
 from tests.running import ADMIN_KEY, RunningGate, chat, simulated, until
+from tests.stores import timed
 
 
 def alive(pids: list[int]) -> list[str]:
@@ -129,7 +131,7 @@ def test_a_port_in_use_is_named(gates) -> None:
     ("url", "says"),
     [
         pytest.param("redis://:wrong@{at}", "refuses our user or password", id="wrong password"),
-        pytest.param("redis://127.0.0.1:1/0", "does not answer", id="nobody there"),
+        pytest.param("redis://127.0.0.1:1/0", "cannot be reached", id="nobody there"),
         pytest.param("http://{at}", "SLUICEGATE_STORE_URL", id="not a store's URL"),
     ],
 )
@@ -200,23 +202,49 @@ def test_a_store_of_ones_own_is_used_and_its_loss_lets_nobody_in(tmp_path: Path,
     own = EmbeddedStore(tmp_path / "own")
     (valkey,) = [pid for pid in reaper.descendants(os.getpid()) if lies_in(pid, tmp_path / "own")]
     env = {"SLUICEGATE_STORE_URL": own.url, "SLUICEGATE_ADMIN_KEY": ADMIN_KEY}
-    gate = gates(simulated(), env).start().ready()
+    config = simulated()
+    config["applications"][0]["args"]["store"] = {"timeout_ms": 250}
+    gate = gates(config, env).start().ready()
     try:
         assert not any("valkey-server" in line for line in alive(gate.family()))
-        with gate.client(gate.new_key()) as client:
+        with gate.client(gate.new_key()) as client, gate.client() as admin:
             os.kill(valkey, signal.SIGSTOP)
-            told = client.post("/v1/chat/completions", json=chat())
-            assert (told.status_code, told.headers["retry-after"]) == (503, "1")
-            assert told.json()["error"]["code"] == "state_store_unavailable"
-            until(lambda: client.get("/health/ready").status_code == 503, 10, "not ready")
-            assert client.get("/health").status_code == 200
+            refuses_all(client)
             os.kill(valkey, signal.SIGCONT)
+            with timed() as took:
+                until(lambda: served(client), 10, "served again", every_s=0.02)
+            print(f"served again {took[0] * 1e3:.0f} ms after the store was back")
+            assert took[0] < 1.5
             until(lambda: client.get("/health/ready").status_code == 200, 10, "ready again")
-            assert client.post("/v1/chat/completions", json=chat()).status_code == 200
+            figures = admin.get("/metrics").text
+        assert "sluicegate_store_up 1.0" in figures
+        assert 'sluicegate_store_errors_total{state="timeout"}' in figures
+        assert 'sluicegate_refusals_total{code="state_store_unavailable"}' in figures
         assert own.url.split("@")[0] not in gate.log()
     finally:
         gate.stop()
         own.stop()
+
+
+def refuses_all(client: httpx.Client) -> None:
+    """Check that a gate whose store is silent says so, the second time at once."""
+    for _ in range(2):
+        with timed() as took:
+            told = client.post("/v1/chat/completions", json=chat())
+        assert (told.status_code, told.headers["retry-after"]) == (503, "1")
+        assert told.headers["x-refused-by"] == "state_store_unavailable"
+        assert told.json()["error"]["code"] == "state_store_unavailable"
+        assert told.json()["error"]["details"] == {"state": "timeout"}
+    assert took[0] < 0.25
+    ready = client.get("/health/ready")
+    assert (ready.status_code, ready.json()["store"]) == (503, "timeout")
+    assert "does not answer in time" in ready.json()["store_message"]
+    assert client.get("/health").status_code == 200
+
+
+def served(client: httpx.Client) -> bool:
+    """Return whether a request is answered by an engine."""
+    return client.post("/v1/chat/completions", json=chat()).status_code == 200
 
 
 def lies_in(pid: int, folder: Path) -> bool:

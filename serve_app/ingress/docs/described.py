@@ -17,6 +17,7 @@ from serve_app.ingress.docs import shapes_usage as usage
 
 JSON, STREAM, HTML = "application/json", "text/event-stream", "text/html"
 JSONL, CSV = "application/jsonl", "text/csv"
+TEXT = "text/plain"
 FIELD = re.compile(r"{(\w+)(?::\w+)?}")
 """A field in a route's path."""
 
@@ -70,6 +71,7 @@ DESCRIBED: Mapping[tuple[str, str], Described] = {
     ("GET", "/health"): Described(shapes.Alive),
     ("GET", "/health/live"): Described(shapes.Alive),
     ("GET", "/health/ready"): Described(shapes.Readiness, otherwise={503: shapes.Readiness}),
+    ("GET", "/metrics"): Described(str, media=(TEXT,)),
     ("GET", "/openapi.json"): Described(dict[str, Any]),
     ("GET", "/docs"): Described(str, media=(HTML,)),
     ("GET", "/v1/models"): Described(shapes.ServedModels),
@@ -177,6 +179,7 @@ GROUPS: Mapping[str, tuple[str, str]] = {
     "/v1/usage": ("Usage", "Who used how much."),
     "/v1/audit": ("Audit", "Who changed what."),
     "/health": ("Health", "Is it there, and is it ready."),
+    "/metrics": ("Metrics", "Figures of one gateway, for Prometheus."),
     "/openapi.json": ("Reference", "This document and its page."),
     "/docs": ("Reference", "This document and its page."),
 }

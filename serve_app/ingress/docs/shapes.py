@@ -34,7 +34,27 @@ class Readiness(Shape):
     """What is there and what is not yet."""
 
     status: Literal["ready", "not ready"]
-    store: Literal["ok", "unavailable"]
+    store: Literal[
+        "ok",
+        "unknown",
+        "unreachable",
+        "timeout",
+        "loading",
+        "failing_over",
+        "wrong_password",
+        "read_only",
+        "out_of_memory",
+        "refusing_writes",
+        "no_scripts",
+    ]
+    """The state of the state store, as this gateway last found it; unknown before it has asked."""
+
+    store_message: str | None = None
+    """There only if it is not well: what is the matter, and what to do."""
+
+    on_loss: Literal["closed", "local"]
+    """New requests while it is not well: all refused, or callers seen lately go on."""
+
     models: dict[str, Literal["ready", "asleep", "starting", "failing"]]
     """Each model's state; one that is asleep wakes for the first request."""
 

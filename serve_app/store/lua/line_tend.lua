@@ -10,7 +10,7 @@ KEYS[6]  seats         hash: seated ticket -> replica
 KEYS[7]  drain         hash: rate (1/s), at_ms
 ARGV[1]  channel       the gateway's wake channel
 
-Returns  {running, waiting, replicas, seats, oldest_ms, rate}
+Returns  {running, waiting, replicas, seats, oldest_ms, rate, gateways}
          oldest_ms: how long the first in line has waited; rate: seats freed a second, as text
 Clock    the store's TIME
 Twin     serve_app/queueing/order.py
@@ -29,5 +29,6 @@ for _, offered in ipairs(redis.call("HVALS", k.capacity)) do
 end
 local head = redis.call("ZRANGE", k.line, 0, 0, "WITHSCORES")
 local oldest_ms = head[2] and math.floor((now_us - tonumber(head[2])) / 1000) or 0
-return {redis.call("HLEN", k.seats), redis.call("ZCARD", k.line), redis.call("HLEN", k.replicas),
-        seats, oldest_ms, string.format("%.6f", drain_rate(k, now_ms, 0))}
+local replicas = redis.call("HLEN", k.replicas)
+return {redis.call("HLEN", k.seats), redis.call("ZCARD", k.line), replicas, seats, oldest_ms,
+        string.format("%.6f", drain_rate(k, now_ms, 0)), redis.call("ZCARD", k.beats) - replicas}

@@ -1,59 +1,61 @@
--- Twin: serve_app/limits/scope.py. Needs bound.lua and scope.lua. `d` is what a request asks for.
+-- Twin: serve_app/limits/scope.py. Needs scope.lua. `d` is what a request asks for.
+
+-- Gives back what requests hold whose time is over: their gateway is gone. Nothing is written yet.
+local function release(k, is, now_us)
+  k.expired = redis.call("ZRANGE", k.leases, "-inf", math.floor(now_us / 1000), "BYSCORE", "LIMIT", 0,
+                         RELEASED_AT_ONCE)
+  k.looked = true
+  for _, text in ipairs(k.expired) do
+    local lease = lease_of(text) or {terms = {}}
+    for _, term in ipairs(lease.terms) do
+      for at = 5, #is, 4 do
+        if is[at] == term.field then
+          correct(is, at, lease, term, -term.units)
+        end
+      end
+    end
+  end
+end
+
+-- Reads a scope and brings the values of its bounds up to date.
 local function load(k, now_us)
-  local names = {"born"}
-  for at, is in ipairs(k.bounds) do
-    names[at + 1] = is.field
-  end
-  local told = redis.call("HMGET", k.state, unpack(names))
-  k.born_us, k.values = tonumber(told[1] or now_us), {}
-  for at, is in ipairs(k.bounds) do
-    if is.unit ~= "seats" and is.limit > 0 then
-      k.values[is.field] = read_value(is.field, told[at + 1], is.limit, now_us)
+  read_state(k, now_us)
+  local was, is = k.is, {k.is[1], now_us, k.is[3], k.is[4]}
+  for _, bound in ipairs(k.bounds) do
+    local from, at = k.place[bound.field], #is + 1
+    if bound.limit > 0 and bound.period ~= "none" then
+      bound.at, is[at], k.place[bound.field] = at, bound.field, nil
+      if bound.period == "minute" then
+        is[at + 1], is[at + 2], is[at + 3] = from and paid(k, from, bound.limit, now_us) or 0,
+                                             from and was[from + 2] or 0, bound.limit
+      else
+        local number, ends_us = window_of(bound.period, now_us)
+        is[at + 1], is[at + 2], is[at + 3] = from and was[from + 2] == number and was[from + 1] or 0,
+                                             number, 0
+        bound.ends_in_us = ends_us - now_us
+      end
     end
   end
-  k.changed = release_expired(k, now_us)
+  carry_over(k, is, now_us)
+  k.is = is
+  if now_us >= is[3] * 1000 then
+    release(k, is, now_us)
+  end
 end
 
-local function ask_seats(k, bound, units, now_us)
-  local from = string.format("(%.0f", math.floor(now_us / 1000))
-  local taken = redis.call("ZCOUNT", k.leases, from, "+inf")
-  local left = bound.limit - taken - units
-  return {left = math.max(left >= 0 and left or left + units, 0),
-          wait_us = left >= 0 and 0 or SEAT_WAIT_US, reset_us = taken + units > 0 and SEAT_WAIT_US or 0}
-end
-
--- What a bound says to a request that asks for `full` and needs at `least` so much, by unit.
+-- What a bound says to a request that asks for `full` and needs at `least` so much.
 local function ask(k, bound, full, least, now_us)
-  local units, never = math.min(full[bound.unit], bound.burst), least[bound.unit] > bound.burst
-  bound.units = never and 0 or units
-  local said
-  if bound.unit == "seats" then
-    said = ask_seats(k, bound, bound.units, now_us)
+  local never = least > bound.burst
+  bound.units = never and 0 or math.min(full, bound.burst)
+  if bound.period == "none" then
+    bound.left, bound.wait_us, bound.reset_us = ask_seats(k, bound, bound.units, now_us)
   elseif bound.limit == 0 then
-    said = {left = 0, wait_us = 0, reset_us = 0}
+    bound.left, bound.wait_us, bound.reset_us = 0, 0, 0
   elseif bound.period == "minute" then
-    said = ask_bucket(k.values[bound.field], bound, bound.units)
+    bound.left, bound.wait_us, bound.reset_us = ask_bucket(k.is[bound.at + 1], bound, bound.units)
   else
-    said = ask_window(k.values[bound.field], bound, bound.units, now_us)
+    bound.left, bound.wait_us, bound.reset_us = ask_window(k.is[bound.at + 1], bound, bound.units,
+                                                           bound.ends_in_us)
   end
-  said.wait_us = never and -1 or said.wait_us
-  bound.said = said
-end
-
--- Writes the values of a scope; returns for how long they matter, us.
-local function save(k, now_us)
-  local written, ttl_us = {"born", string.format("%.0f", k.born_us)}, 1000
-  for _, is in ipairs(k.bounds) do
-    local value = k.values[is.field]
-    if value then
-      written[#written + 1], written[#written + 2] = is.field, value_text(value)
-      ttl_us = math.max(ttl_us, value.ends_us and value.ends_us - now_us
-                                or divided_up(value.debt, is.limit))
-    end
-  end
-  if #written > 2 then
-    redis.call("HSET", k.state, unpack(written))
-    redis.call("PEXPIRE", k.state, math.ceil(ttl_us / 1000))
-  end
-  return ttl_us
+  bound.wait_us = never and -1 or bound.wait_us
 end

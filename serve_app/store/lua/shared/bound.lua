@@ -1,15 +1,15 @@
--- Twin: serve_app/limits/bound.py. A bound is {field, unit, period, limit, burst, shadow}, read from
--- the text that serve_app/allowance.py writes.
-local UNIT = {r = "requests", t = "tokens", i = "input", o = "output", R = "requests", T = "tokens",
-              I = "input", O = "output", M = "tokens", D = "cost", E = "cost", c = "seats"}
+-- Twin: serve_app/limits/bound.py. A bound is {letter, field, period, limit, burst, shadow}, read from
+-- the text that serve_app/allowance.py writes; the letter says what it counts.
 local PERIOD = {r = "minute", t = "minute", i = "minute", o = "minute", R = "day", T = "day",
-                I = "day", O = "day", D = "day", M = "month", E = "month", c = ""}
+                I = "day", O = "day", D = "day", M = "month", E = "month", c = "none"}
 
 -- The line of the caller itself and the line of `model`.
 local function lines(text, model)
-  local own = string.match(text, "^[^\n]*")
+  if not string.find(text, "\n", 1, true) then
+    return text, ""
+  end
   local _, at = string.find(text, "\n" .. model .. "\t", 1, true)
-  return own, at and string.match(text, "^[^\n]*", at + 1) or ""
+  return string.match(text, "^[^\n]*"), at and string.match(text, "^[^\n]*", at + 1) or ""
 end
 
 -- Adds the bounds of a line to those of a scope, where it has none of that kind yet.
@@ -19,14 +19,16 @@ local function bind(k, line)
     return
   end
   for letter, limit, burst, shadow in string.gmatch(line, "(%a) (%d+) (%d+) (%d)") do
-    local field = (shadow == "1" and "s" or "") .. letter
+    local field, limit, burst = letter, tonumber(limit), tonumber(burst)
+    if shadow == "1" then
+      field = "s" .. letter
+    end
     if letter == "n" then
-      k.output_cap = k.output_cap or tonumber(limit)
-    elseif not k.has[field] and UNIT[letter] then
+      k.output_cap = k.output_cap or limit
+    elseif not k.has[field] and PERIOD[letter] and limit <= MOST and burst <= MOST then
       k.has[field] = true
-      k.bounds[#k.bounds + 1] = {letter = letter, field = field, unit = UNIT[letter],
-                                 period = PERIOD[letter], limit = tonumber(limit),
-                                 burst = tonumber(burst), shadow = shadow == "1"}
+      k.bounds[#k.bounds + 1] = {letter = letter, field = field, period = PERIOD[letter],
+                                 shadow = shadow == "1", limit = limit, burst = burst}
     end
   end
 end

@@ -1,35 +1,39 @@
 -- Twin: serve_app/limits/demand.py. `d` is what a request asks for; `scopes` are its four.
 local function demand_of(text)
-  local d, places = {}, {"requests", "text_bytes", "fixed", "choices", "cap", "output_cap",
-                         "nanos_in", "nanos_out"}
-  for word in string.gmatch(text, "%S+") do
-    local place = table.remove(places, 1)
-    if not place or not string.find(word, "^%-?%d[%d.e-]*$") or not tonumber(word) then
-      return nil
-    end
-    d[place] = tonumber(word)
+  local requests, bytes, fixed, choices, cap, own, nanos_in, nanos_out =
+    string.match(text, "^([01]) (%d+) (%d+) (%d+) (%-?%d+) (%-?%d+) (%d[%d.e+-]*) (%d[%d.e+-]*)$")
+  local d = requests and {
+    requests = tonumber(requests), text_bytes = whole(bytes), fixed = whole(fixed),
+    choices = whole(choices), cap = tonumber(cap), output_cap = tonumber(own),
+    nanos_in = tonumber(nanos_in), nanos_out = tonumber(nanos_out)}
+  if d and d.text_bytes and d.fixed and d.choices and d.nanos_in and d.nanos_in <= MOST
+     and d.nanos_out and d.nanos_out <= MOST and d.cap >= -1 and d.cap <= MOST
+     and d.output_cap >= -1 and d.output_cap <= MOST then
+    return d
   end
-  return #places == 0 and d.requests >= 0 and d.text_bytes >= 0 and d.fixed >= 0 and d.choices >= 0
-         and d.nanos_in >= 0 and d.nanos_out >= 0 and d
 end
 
--- What a request counts as, by unit, if each of its replies has `out` tokens.
-local function counted(d, out)
-  local outputs = d.choices * out
-  return {requests = d.requests, seats = d.requests, input = d.input, output = outputs,
-          tokens = d.input + outputs,
-          cost = math.ceil(d.input * d.nanos_in + outputs * d.nanos_out)}
+-- What a request counts as, by the letter of a bound, if its prompt has `input` tokens and each of its
+-- replies `out`.
+local function counted(d, input, out)
+  local requests, outputs = d.requests, d.choices * out
+  local tokens, cost = input + outputs, math.ceil(input * d.nanos_in + outputs * d.nanos_out)
+  return {r = requests, R = requests, c = requests, i = input, I = input, o = outputs, O = outputs,
+          t = tokens, T = tokens, M = tokens, D = cost, E = cost}
 end
 
--- The output tokens per reply for which a full bound has room.
+-- The output tokens per reply for which a full bound has room beside the prompt.
 local function room_for(bound, d)
-  local full = bound.burst
-  if bound.unit == "output" then
+  local full, letter, input = bound.burst, bound.letter, d.input
+  if (letter == "D" or letter == "E") and input * d.nanos_in > full or input > full then
+    input = d.least -- it may be shorter than it looks
+  end
+  if letter == "o" or letter == "O" then
     return math.floor(full / d.choices)
-  elseif bound.unit == "tokens" then
-    return math.floor((full - d.input) / d.choices)
-  elseif bound.unit == "cost" and d.nanos_out > 0 then
-    return math.floor((full - math.ceil(d.input * d.nanos_in)) / (d.choices * d.nanos_out))
+  elseif letter == "t" or letter == "T" or letter == "M" then
+    return math.floor((full - input) / d.choices)
+  elseif (letter == "D" or letter == "E") and d.nanos_out > 0 then
+    return math.floor((full - math.ceil(input * d.nanos_in)) / (d.choices * d.nanos_out))
   end
   return math.huge
 end

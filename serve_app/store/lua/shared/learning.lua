@@ -1,6 +1,6 @@
 -- Twin: serve_app/limits/learning.py. `k.learned` is the hash of one tenant and model.
 local PACE, FULL_BYTES, LEARNED_TTL_S = 0.1, 1024, 2592000
-local REPLIES_MIN, REPLIES_MAX, LAST_BUCKET = 20, 200, 39
+local REPLIES_MIN, REPLIES_MAX, LAST_BUCKET, BYTES_PER_TOKEN_MAX = 20, 200, 39, 16
 
 -- Bytes per token of a prompt, and the tokens that 95 of 100 replies do not exceed.
 local function expected(k)
@@ -15,7 +15,7 @@ local function moved_ratio(bytes_per_token, text_bytes, text_tokens)
   local was = 1 / bytes_per_token
   local actual = math.min(math.max(text_tokens / text_bytes, was / 2), was * 2)
   local moved = was + PACE * math.min(1, text_bytes / FULL_BYTES) * (actual - was)
-  return math.min(math.max(1 / moved, 0.25), 16)
+  return math.min(math.max(1 / moved, 0.25), BYTES_PER_TOKEN_MAX)
 end
 
 -- Tokens at most in a bucket, counted from 0: 1, 2, 3, 4, 6, 8 ...

@@ -1,65 +1,54 @@
--- Twin: serve_app/limits/scope.py. Needs gcra.lua and window.lua. A scope `k` has its bounds, `state`
--- (hash: "born" and a text for each bound) and `leases` (zset: what a request holds -> expiry, ms).
--- A lease is "<request> <at_us>" and for each bound " <field> <units> <after> <returned> <limit>",
--- of a window " <field> <units> <number> 0 0".
-local RELEASED_AT_ONCE = 16
-local SEAT_WAIT_US = 1000000 -- nobody knows when a running request ends; ask again in a second
-
-local function is_rate(field)
-  return string.find(field, "[rtio]$") ~= nil
-end
-
-local function read_value(field, text, limit, now_us)
-  if is_rate(field) then
-    local bucket = read_bucket(text, limit, now_us)
-    pay(bucket, now_us)
-    return bucket
+-- Twin: serve_app/limits/scope.py. Needs gcra.lua, window.lua and bound.lua. A scope `k` has `state`
+-- and `leases`. The state is MessagePack of {born us, at us, due ms, until ms} and for each
+-- rate field, debt, total, limit, for each window field, used, number, 0. The leases are a zset of what
+-- requests hold, until ms: "<request> <at us>" and for each bound " <field> <units> <total> <limit>", of
+-- a window " <field> <units> <number> 0". No lease ends before `due`; the state is kept till `until`.
+local function read_state(k, now_us)
+  local text = redis.call("GET", k.state)
+  k.is = text and cmsgpack.unpack(text) or {now_us, now_us, 0, 0}
+  k.place = {}
+  for at = 5, #k.is, 4 do
+    k.place[k.is[at]] = at
   end
-  return read_window(text, string.find(field, "[ME]$") and "month" or "day", now_us)
 end
 
-local function value_text(value)
-  return value.debt and bucket_text(value) or window_text(value)
+-- The debt at `at` in a state, paid at `limit` since the state was written.
+local function paid(k, at, limit, now_us)
+  local debt = k.is[at + 1] - (now_us > k.is[2] and (now_us - k.is[2]) * limit or 0)
+  return debt > 0 and debt or 0
 end
 
--- Changes a value by `used` units instead of the `held` ones; a hold that is gone gives nothing back.
-local function correct(value, lease, term, used, now_us)
-  local held = lease.there and term.units or 0
-  if value.debt and used < held then
-    if lease.at_us >= lease.born_us then
-      give_back(value, held - used, lease.at_us, term.after, term.returned, now_us)
+-- Carries the values of limits that are not set any more, as long as they matter, into the state `is`:
+-- a limit that comes back knows what was used of it.
+local function carry_over(k, is, now_us)
+  local was = k.is
+  for field, from in pairs(k.place) do
+    local used, number, limit, for_us = was[from + 1], was[from + 2], was[from + 3], 0
+    if limit > 0 then
+      used = paid(k, from, limit, now_us)
+      for_us = used > 0 and divided_up(used, limit) or 0
+    else
+      local now_number, ends_us = window_of(PERIOD[string.sub(field, -1)], now_us)
+      for_us = now_number == number and ends_us - now_us or 0
     end
-  elseif value.debt then
-    value.debt = value.debt + (used - held) * MINUTE_US
-  elseif value.number == term.after then
-    value.used = math.max(value.used + used - held, 0)
-  end
-end
-
-local function terms_of(text)
-  local at_us, rest = string.match(text, "^%S+ (%d+)(.*)$")
-  local terms = {}
-  for field, units, after, returned, limit in
-      string.gmatch(rest, "(%a+) (%d+) (%d+) (%d+) (%d+)") do
-    terms[#terms + 1] = {field = field, units = tonumber(units), after = tonumber(after),
-                         returned = tonumber(returned), limit = tonumber(limit)}
-  end
-  return tonumber(at_us), terms
-end
-
--- Gives back what requests hold whose time is over: their gateway is gone.
-local function release_expired(k, now_us)
-  local expired = redis.call("ZRANGE", k.leases, "-inf", math.floor(now_us / 1000), "BYSCORE",
-                             "LIMIT", 0, RELEASED_AT_ONCE)
-  for _, text in ipairs(expired) do
-    redis.call("ZREM", k.leases, text)
-    local at_us, terms = terms_of(text)
-    local lease = {at_us = at_us, born_us = k.born_us, there = true}
-    for _, term in ipairs(terms) do
-      if k.values[term.field] then
-        correct(k.values[term.field], lease, term, 0, now_us)
-      end
+    if for_us > 0 then
+      local at = #is + 1
+      is[at], is[at + 1], is[at + 2], is[at + 3] = field, used, number, limit
+      k.others_us = math.max(k.others_us or 0, for_us)
+    else
+      is[1] = now_us -- what is held from before gives nothing back
     end
   end
-  return #expired > 0
+end
+
+-- Charges the value at `at` in a state so many units `more` than a `term` of a lease took, or gives
+-- back as many as less.
+local function correct(is, at, lease, term, more)
+  if term.period ~= "minute" then
+    is[at + 1] = is[at + 2] == term.total and math.max(is[at + 1] + more, 0) or is[at + 1]
+  elseif more >= 0 then
+    is[at + 1], is[at + 2] = is[at + 1] + more * MINUTE_US, is[at + 2] + more
+  elseif lease.at_us >= is[1] then
+    is[at + 1] = given_back(is[at + 1], is[at + 2], -more, term.total)
+  end
 end

@@ -1,44 +1,58 @@
--- Twin: serve_app/limits/scope.py. Needs bound.lua and scope.lua.
+-- Twin: serve_app/limits/scope.py. Needs scope.lua.
+-- The numbers in `text`, or nothing if one is none, or too large to be exact.
 local function numbers(text)
   local found = {}
   for word in string.gmatch(text, "%S+") do
-    if not string.find(word, "^%d[%d.e-]*$") or not tonumber(word) then
+    local number = string.find(word, "^%-?%d[%d.e+-]*$") and tonumber(word)
+    if not number or number < -1 or number > MOST then
       return {}
     end
-    found[#found + 1] = tonumber(word)
+    found[#found + 1] = number
   end
   return found
 end
 
--- Puts what was `used`, by unit, in the place of what the lease `text` holds of a scope.
-local function settle_scope(k, text, used, now_us)
-  if text == "" then
-    return
+-- Finds the lease of each scope in its text; returns whether each text is one, or empty.
+local function leases_of(scopes)
+  local is_sound = true
+  for _, k in ipairs(scopes) do
+    k.lease = lease_of(k.text)
+    is_sound = is_sound and (k.lease or k.text == "")
   end
-  local at_us, terms = terms_of(text)
-  local there = redis.call("ZREM", k.leases, text) == 1
-  local names = {"born"}
-  for at, term in ipairs(terms) do
-    names[at + 1] = term.field
-  end
-  local told = redis.call("HMGET", k.state, unpack(names))
-  local lease = {at_us = at_us, born_us = tonumber(told[1] or now_us), there = there}
-  local written, ttl_us = {"born", string.format("%.0f", lease.born_us)}, 0
-  for at, term in ipairs(terms) do
-    local value = read_value(term.field, told[at + 1], term.limit, now_us)
-    correct(value, lease, term, used[UNIT[string.sub(term.field, -1)]], now_us)
-    if told[at + 1] or (value.debt or value.used) > 0 then
-      written[#written + 1], written[#written + 2] = term.field, value_text(value)
-      ttl_us = math.max(ttl_us, value.ends_us and value.ends_us - now_us
-                                or divided_up(value.debt, value.limit))
+  return is_sound
+end
+
+-- Reads whatever will be written: what is of a wrong type fails here, before anything is.
+local function read_all(scopes, k, now_us)
+  for _, k in ipairs(scopes) do
+    if k.lease then
+      read_state(k, now_us)
+      k.ends_ms = tonumber(redis.call("ZSCORE", k.leases, k.text) or nil)
     end
   end
-  local ttl_ms = math.ceil(ttl_us / 1000)
-  if #written > 2 and ttl_ms > 0 then
-    local left_ms = redis.call("PTTL", k.state)
-    redis.call("HSET", k.state, unpack(written))
-    redis.call("PEXPIRE", k.state, math.max(ttl_ms, left_ms))
-  elseif #written > 2 then
-    redis.call("HSET", k.state, unpack(written)) -- it goes when it would have gone
+  redis.call("HLEN", k.usage)
+  redis.call("SCARD", k.used)
+  redis.call("HLEN", k.learned)
+end
+
+-- Where the value of `term` is in the state, made if it is not there, and how long it matters at
+-- least, us; nil if its window is over.
+local function place_of(k, term, now_us)
+  local at, fresh, number, for_us = k.place[term.field], #k.is + 1, 0, 0
+  if term.period ~= "minute" then
+    local ends_us
+    number, ends_us = window_of(term.period, now_us)
+    for_us = ends_us - now_us
+    if number ~= term.total then
+      return nil
+    end
   end
+  if not at then
+    at = fresh
+    k.is[at], k.is[at + 1], k.is[at + 2], k.is[at + 3] = term.field, 0, number, term.limit
+    k.place[term.field] = at
+  elseif number > 0 and k.is[at + 2] ~= number then
+    k.is[at + 1], k.is[at + 2] = 0, number
+  end
+  return at, for_us
 end
