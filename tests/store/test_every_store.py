@@ -24,7 +24,7 @@ from serve_app.auth import (
 from serve_app.auth.users.passwords import Passwords
 from serve_app.auth_settings import BruteForce
 from serve_app.errors import StoreUnavailable
-from serve_app.limits import Charge, Demand, Holds, Usage
+from serve_app.limits import Charge, Demand, Hold, Holds, Ledger, Usage
 from serve_app.queueing import Line
 from serve_app.settings import QueueClass
 from serve_app.store import TEXTS, Address, Store, keys, registry
@@ -115,6 +115,7 @@ async def requests(store: Store) -> None:
     line = Line(store, ["m"])
     await line.open()
     holds = Holds(store, defaults="r 600 600 0 t 60000 60000 0", ttl_s=5)
+    ledger = Ledger(store)
     patient = QueueClass(name="standard", max_wait_s=20, max_tickets=10)
     for number in range(TENANT_COUNT):
         claim = Claim(tenant=f"t{number}")
@@ -122,7 +123,10 @@ async def requests(store: Store) -> None:
         assert held.refusing is None
         async with line.seat("m", patient) as seat:
             assert seat.replica == "r"
+        await store.run("renew", *renewing(held))
         await holds.settle(held, Charge(Usage(1, 1), sample=(40, 10, 9)))
+        ledger.refused(claim.tenant, claim.key_id, "m", "standard", held.now_us)
+    await ledger.pay()
     async with asyncio.timeout(10), line.seat("m", patient):
         second = asyncio.create_task(took_a_seat(line, patient))
         await asyncio.sleep(0.05)  # it waits in line, to be woken by push
@@ -133,6 +137,12 @@ async def requests(store: Store) -> None:
     await registry.note_failure(store, "m")
     assert await registry.has_failed(store, "m")
     await registry.withdraw(store, "m", "r")
+
+
+def renewing(held: Hold) -> tuple[list[str], list[str | int | float]]:
+    """Return the keys and arguments that renew ``held``."""
+    names = keys.scopes(held.claim.tenant, held.claim.bucket, held.model)[1::2]
+    return names, [5_000, *held.leases]
 
 
 async def took_a_seat(line: Line, patient: QueueClass) -> bool:
