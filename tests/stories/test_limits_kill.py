@@ -57,7 +57,6 @@ class Streams:
     begun: int = 0
     done: int = 0
     broken: int = 0
-    ends: Counter[str] = field(default_factory=Counter)
 
     async def ask(self, key: str, client: httpx.AsyncClient, **more: object) -> None:
         """Read one stream to its end."""
@@ -68,13 +67,12 @@ class Streams:
                 self.begun += told.status_code == 200
                 async for piece in told.aiter_text():
                     text += piece
-        except httpx.HTTPError as err:
-            text += repr(err)
+        except httpx.HTTPError:
+            pass  # it counts as broken
         if "[DONE]" in text:
             self.done += 1
         else:
             self.broken += 1
-            self.ends[text[-120:]] += 1
 
 
 def agree(tally: Tally, keys: list[str]) -> None:
@@ -158,7 +156,6 @@ async def test_a_gateway_killed_while_it_settles_charges_once_or_not_at_all(
     with two.redis() as store:
         marks = len(store.keys(f"sg:{{t:{tally.tenant}}}:settled:*"))
     used = tally.settled().used()
-    print(streams.ends)
     print(f"{streams.done} streams came to their end, {used.requests} were charged")
     assert used == Used(marks, 6 * marks, 2 * marks)
     assert used.requests <= STREAMS
