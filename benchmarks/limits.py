@@ -99,6 +99,7 @@ class Bench:
         return held
 
     async def renew(self, held: Hold) -> None:
+        """Renew what ``held`` holds."""
         names = keys.scopes(held.claim.tenant, held.claim.bucket, held.model)
         await self.store.run("renew", names[1::2], [120_000, *held.leases])
 
@@ -142,7 +143,9 @@ async def timed(at: Bench, told: Figures, name: str, work: Awaitable[list[Any]])
     stats, command = at.client.info("commandstats"), "get" if name == "GET" else "evalsha"
     mean_us = stats[f"cmdstat_{command}"]["usec_per_call"]
     slow = at.client.slowlog_get(len(done) + 10)
-    each_us = [one["duration"] for one in slow if one["command"].lower().startswith(command.encode())]
+    each_us = [
+        one["duration"] for one in slow if one["command"].lower().startswith(command.encode())
+    ]
     told.setdefault(name, []).append((mean_us, each_us))
     return done
 
@@ -215,7 +218,7 @@ def sizes(at: Bench, tenant: str) -> dict[str, list[int]]:
             pipe.memory_usage(name, samples=0)
         for name, size in zip(some, pipe.execute(), strict=True):
             if size:  # it may have gone meanwhile
-                found.setdefault(name.split(":")[2], []).append(size)
+                found.setdefault(name.split(":")[3], []).append(size)
     return found
 
 
@@ -298,8 +301,7 @@ def got_through(lasts: float, over: float) -> float:
     """Return the share of what is allowed that is used, if somebody asks whenever there is room.
 
     A bucket of a minute. Each request uses 10 units, holds ``over`` times as much and runs for
-    ``lasts`` times the minute. Half an hour is simulated; its first third, till the bucket has found its
-    pace, is left out.
+    ``lasts`` times the minute. Half an hour is simulated; its first third is left out.
     """
     rate, bucket, now_us, used = Rate(6_000, 6_000), Bucket(), 0, 0
     units, runs_us = round(10 * over), round(lasts * MINUTE_US)
