@@ -33,13 +33,13 @@ from serve_app.store import EmbeddedStore, Store, keys
 from tests.holding import Claim, limits
 from tests.running import ADMIN_KEY, RunningGate, chat, simulated, until
 
-SECONDS, PROCESSES, CALLERS, PAUSE_S = 25.0, 2, 32, 0.05
+SECONDS, PROCESSES, CALLERS, PAUSE_S = 30.0, 2, 32, 0.05
 """Callers in each process; one that is refused asks again after the pause."""
 
 MODEL = "smollm2-135m"
-OUTPUT_MAX = 128
-REQUESTS = {"requests_per_minute": {"limit": 3_000, "burst": 100}}
-TOKENS = {"tokens_per_minute": {"limit": 240_000, "burst": 12_000}}
+OUTPUT_MAX = 64
+REQUESTS = {"requests_per_minute": {"limit": 1_200, "burst": 100}}
+TOKENS = {"tokens_per_minute": {"limit": 120_000, "burst": 10_000}}
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -231,33 +232,39 @@ def left_ms(at: Bench) -> int:
     return max(pipe.execute(), default=0)
 
 
-async def memory() -> None:
-    """Print the bytes of a key, of what it used and of what its requests hold."""
-    rates = {"requests_per_minute": 60_000, "tokens_per_minute": 6_000_000}
-    models = {"models": {MODEL: rates}}
-    days = {"requests_per_day": 10**6, "tokens_per_day": 10**9, "cost_per_month": 100}
-    print("| bytes of a key, if all of them ... | " + " | ".join(MEASURED) + " |")
-    print("|---|" + "--:|" * len(MEASURED))
-    async with bench() as at:
-        for kind, told in (
-            ("rates", rates | models),
-            ("rates, days, month", rates | models | days),
-        ):
-            at.client.flushall()
-            await _memory(at, kind, told)
-    print(load())
+def month_left_ms() -> float:
+    """Return how long this month, the longest window, goes on."""
+    now = datetime.now(UTC)
+    first = now.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    return ((first + timedelta(days=32)).replace(day=1) - now).total_seconds() * 1_000
 
 
 MEASURED = ("key", "keys", "spent", "leases", "settled", "usage")
 """Parts of the store's names: records, their list, what was used, what is held, marks, ledger."""
 
 
-async def _memory(at: Bench, kind: str, told: dict[str, Any], number: int = 10_000) -> None:
-    """Print what so many keys take: idle, with a request each that runs, after it, and later."""
+async def memory() -> None:
+    """Print the bytes of a key, of what it used and of what its requests hold."""
+    rates = {"requests_per_minute": 60_000, "tokens_per_minute": 6_000_000}
+    days = {"requests_per_day": 10**6, "tokens_per_day": 10**9, "cost_per_month": 100}
+    print("| bytes for each key | " + " | ".join(MEASURED) + " |")
+    print("|---|" + "--:|" * len(MEASURED))
+    async with bench() as at:
+        for kind, told in (
+            ("one limit", {"requests_per_minute": 60_000}),
+            ("two, and two on a model", rates | {"models": {MODEL: rates}}),
+            ("five, and two on a model", rates | days | {"models": {MODEL: rates}}),
+        ):
+            at.client.flushall()
+            await _memory(at, kind, told)
+    print(load())
+
+
+async def _memory(at: Bench, kind: str, told: dict[str, Any], number: int = 5_000) -> None:
+    """Print what so many keys take: idle, with requests that run, after them, and later."""
     made: list[auth.MadeKey] = []
     await auth.import_keys(at.store, lines(number, made, told))
-    holds, midnight_ms = Holds(at.store), (86_400 - time.time() % 86_400) * 1_000
-    await asyncio.sleep(0)
+    holds = Holds(at.store)
 
     def say(when: str) -> None:
         found = sizes(at, "default")
@@ -266,15 +273,17 @@ async def _memory(at: Bench, kind: str, told: dict[str, Any], number: int = 10_0
 
     say("never used")
     held = await each(lambda one: _held(holds, one), made, CALLERS)
-    say("run one request")
+    say("one request runs")
+    held += await each(lambda one: _held(holds, one), made, CALLERS)
+    say("two requests run")
     await each(lambda one: holds.settle(one, CHARGE), held, CALLERS)
-    say("have run it just now")
-    if "requests_per_day" in told:
-        days = (left_ms(at) - midnight_ms) / 86_400_000
-        print(f"what was used goes {days:.1f} days after midnight: with the month at the latest")
+    say("they ended just now")
+    if "cost_per_month" in told:
+        over_ms = left_ms(at) - month_left_ms()
+        print(f"the last of what was used goes {over_ms:.0f} ms after its longest window")
     else:
         await asyncio.sleep(1)  # the slowest of the buckets is full again by then
-        say("were idle for a second, longer than it takes to refill")
+        say("they ended a second ago, and all is refilled")
 
 
 def lines(number: int, made: list[auth.MadeKey], told: dict[str, Any]) -> Iterator[str]:
