@@ -8,10 +8,9 @@ local function release(k, is, now_us)
   for _, text in ipairs(k.expired) do
     local lease = lease_of(text) or {terms = {}}
     for _, term in ipairs(lease.terms) do
-      for at = 5, #is, 4 do
-        if is[at] == term.field then
-          correct(is, at, lease, term, -term.units)
-        end
+      local at = place_in(is, term.field)
+      if at then
+        correct(is, at, lease, term, -term.units)
       end
     end
   end
@@ -22,7 +21,7 @@ local function load(k, now_us)
   read_state(k, now_us)
   local was, is = k.is, {k.is[1], now_us, k.is[3], k.is[4]}
   for _, bound in ipairs(k.bounds) do
-    local from, at = k.place[bound.field], #is + 1
+    local from, at = place_in(was, bound.field), #is + 1
     if bound.limit > 0 and bound.period ~= "none" then
       bound.at, is[at], k.place[bound.field] = at, bound.field, nil
       if bound.period == "minute" then

@@ -28,7 +28,8 @@ local function bind(k, line)
     elseif not k.has[field] and PERIOD[letter] and limit <= MOST and burst <= MOST then
       k.has[field] = true
       k.bounds[#k.bounds + 1] = {letter = letter, field = field, period = PERIOD[letter],
-                                 shadow = shadow == "1", limit = limit, burst = burst}
+                                 shadow = shadow == "1", limit = limit, burst = burst, at = false,
+                                 ends_in_us = false, units = 0, left = 0, wait_us = 0, reset_us = 0}
     end
   end
 end

@@ -5,7 +5,7 @@ local function demand_of(text)
   local d = requests and {
     requests = tonumber(requests), text_bytes = whole(bytes), fixed = whole(fixed),
     choices = whole(choices), cap = tonumber(cap), output_cap = tonumber(own),
-    nanos_in = tonumber(nanos_in), nanos_out = tonumber(nanos_out)}
+    nanos_in = tonumber(nanos_in), nanos_out = tonumber(nanos_out), input = 0, least = 0}
   if d and d.text_bytes and d.fixed and d.choices and d.nanos_in and d.nanos_in <= MOST
      and d.nanos_out and d.nanos_out <= MOST and d.cap >= -1 and d.cap <= MOST
      and d.output_cap >= -1 and d.output_cap <= MOST then

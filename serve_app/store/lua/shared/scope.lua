@@ -6,9 +6,14 @@
 local function read_state(k, now_us)
   local text = redis.call("GET", k.state)
   k.is = text and cmsgpack.unpack(text) or {now_us, now_us, 0, 0}
-  k.place = {}
-  for at = 5, #k.is, 4 do
-    k.place[k.is[at]] = at
+end
+
+-- Where the value of a field is in a state; nil if it is not there.
+local function place_in(is, field)
+  for at = 5, #is, 4 do
+    if is[at] == field then
+      return at
+    end
   end
 end
 

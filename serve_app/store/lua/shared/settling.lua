@@ -38,7 +38,7 @@ end
 -- Where the value of `term` is in the state, made if it is not there, and how long it matters at
 -- least, us; nil if its window is over.
 local function place_of(k, term, now_us)
-  local at, fresh, number, for_us = k.place[term.field], #k.is + 1, 0, 0
+  local at, fresh, number, for_us = place_in(k.is, term.field), #k.is + 1, 0, 0
   if term.period ~= "minute" then
     local ends_us
     number, ends_us = window_of(term.period, now_us)
@@ -50,7 +50,6 @@ local function place_of(k, term, now_us)
   if not at then
     at = fresh
     k.is[at], k.is[at + 1], k.is[at + 2], k.is[at + 3] = term.field, 0, number, term.limit
-    k.place[term.field] = at
   elseif number > 0 and k.is[at + 2] ~= number then
     k.is[at + 1], k.is[at + 2] = 0, number
   end

@@ -1,6 +1,7 @@
 -- Twin: serve_app/limits/step.py. Needs ask.lua. `scopes` are those of one request, in their order.
 local function scope(state, leases)
-  return {state = state, leases = leases, bounds = {}, has = {}}
+  return {state = state, leases = leases, bounds = {}, has = {}, is = false, expired = false,
+          looked = false}
 end
 
 -- Gives each scope its bounds: a caller's own, where it has none of that kind the defaults; none at
