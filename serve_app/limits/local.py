@@ -117,18 +117,17 @@ class LocalLimits:
             raise _cannot("this caller cannot be judged without it")
         wholes, names = self._binds(claim, seen, model), _names(claim, model)
         shares = [_share(one, count, scope) for one, scope in zip(wholes, SCOPES, strict=True)]
-        begun = self._scopes.get(claim.tenant, {})
+        begun = self._scopes.setdefault(claim.tenant, {})
         scopes = [
             begun.get(name) or self._begun(name, scope, one, count, now_us)
             for name, scope, one in zip(names, SCOPES, shares, strict=True)
         ]
-        begun |= {name: scopes[at] for at, name in enumerate(names) if shares[at].bounds}
+        begun.update((name, scopes[at]) for at, name in enumerate(names) if shares[at].bounds)
         judged = judge(scopes, shares, _asked(demand, terms, request), now_us)
         held = Hold(claim, State.KNOWN, seen.attributes, seen.tenant_attributes, now_us)
         held = _told(judged, demand, replace(held, request=request, model=model, local=True))
         if demand is None or judged.refusing is not None:
             return held
-        self._scopes[claim.tenant] = begun
         self._running[request] = _Running(claim.tenant, scopes, judged.leases)
         return replace(held, leases=_owed(wholes, request, now_us))
 

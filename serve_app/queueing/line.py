@@ -159,7 +159,7 @@ class Line:
         avoid: str,
     ) -> list[Any]:
         """Return what the store says to a ticket; while it is away, a seat of our own share."""
-        args = [ticket, queue_class.max_tickets, waiter.arrived_us, avoid]
+        args: list[str | int | float] = [ticket, queue_class.max_tickets, waiter.arrived_us, avoid]
         ends_s = time.monotonic() + max(0.0, queue_class.max_wait_s - waited_ms / 1_000)
         while True:
             try:
