@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from serve_app.limits.bound import SCOPES
 from serve_app.limits.claim import Claim
+from serve_app.limits.gcra import Taken
 from serve_app.limits.hold import Charge, Hold, Said
 from serve_app.limits.scope import lease_read
 from serve_app.store import keys
@@ -112,22 +113,22 @@ class Heard:
         for name, lease in zip(_names(held), held.leases, strict=True):
             heard = self._left.get(name)
             if lease and heard is not None:
+                taken = lease_read(lease)[1]
                 heard.said = {
-                    field: _with(said, _unused(field, said, lease, used))
+                    field: _with(said, _unused(said, taken.get(field), used))
                     for field, said in heard.said.items()
                 }
 
 
-def _unused(field: str, said: Said, lease: str, used: dict[str, int]) -> int:
-    """Return how many units of what a lease holds of a limit were not used."""
+def _unused(said: Said, taken: Taken | None, used: dict[str, int]) -> int:
+    """Return how many units of what was taken of a limit were not used."""
     if said.kind.unit == "seats":
         return 1
-    taken = lease_read(lease)[1].get(field)
     return 0 if taken is None else taken.units - used.get(said.kind.unit, 0)
 
 
 def _with(said: Said, more: int) -> Said:
-    return replace(said, left=min(max(said.left + more, 0), said.burst))
+    return replace(said, left=min(max(said.left + more, 0), said.burst)) if more else said
 
 
 def _keep(kept: dict, name: object, value: object, most: int) -> None:  # type: ignore[type-arg]

@@ -92,7 +92,9 @@ class LocalLimits:
     def ended(self, held: Hold, charge: Charge | None) -> None:
         """Take note that a request has ended which the store had let in."""
         self._heard.ended(held, charge)
-        scopes = self._scopes.get(held.claim.tenant, {})
+        scopes = self._scopes.get(held.claim.tenant)
+        if not scopes:
+            return
         for name in _names(held.claim, held.model):
             leases = scopes[name].leases if name in scopes else {}
             before = next((lease for lease in leases if lease.startswith(f"{_BEFORE} ")), "")

@@ -46,17 +46,17 @@ def lost(tmp_path: Path, gates) -> Iterator[tuple[RunningGate, Server]]:
 
 
 def seen_by_both(gate: RunningGate, key: str) -> None:
-    """Return when both gateways have seen ``key``, and stand in line for the model."""
+    """Return when both gateways serve, and have seen ``key``; they are asked in turn, about."""
     names: set[str] = set()
 
-    def seen() -> bool:
-        with gate.client(key) as client, gate.client() as admin:
-            client.get("/v1/models")
-            names.update(gateways(admin.get("/metrics").text))
+    def told() -> bool:
+        for _ in range(3):
+            with gate.client() as admin:
+                names.update(gateways(admin.get("/metrics").text))
         return len(names) == 2
 
-    until(seen, 60, "both gateways")
-    for _ in range(10):
+    until(told, 60, "both gateways")
+    for _ in range(9):
         with gate.client(key) as client:
             assert client.get("/v1/models").status_code == 200
 
