@@ -37,6 +37,14 @@ step, so a revoked key, a disabled user or a changed limit never meets a cached 
 **Decided: the ledger keeps sums, not requests.** One hash per caller and hour grows with the models
 it uses and not with its traffic, and is added to by the step that settles, so that ledger and
 buckets cannot part.
+
+**Decided: without its store a gateway lets in its share of what it last heard was left**, and what
+it did not hear of lately it refuses. Rounded down, and with no credit for what others may have
+given back: so all of them together never let in more than was left and refills, as long as they
+heard the same. What one has not heard, because another used it since, or revoked it, it cannot
+know; ``grace_s`` bounds that. A gateway that alone is cut off counts with its share as well, while
+the others have the whole. Nothing of it outlives the loss: requests are charged in the store when
+they have ended, against the whole limits, as if it had held nothing.
 """
 
 from serve_app.limits.bound import SCOPES
