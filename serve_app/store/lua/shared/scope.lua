@@ -8,6 +8,9 @@ local RELEASED_AT_ONCE = 16
 local function read_state(k, now_us)
   local text = redis.call("GET", k.state)
   k.is = text and cmsgpack.unpack(text) or {now_us, now_us, 0, 0}
+  if type(k.is) ~= "table" then
+    error("a scope's state is none of ours") -- before anything is written
+  end
 end
 
 -- Where the value of a field is in a state; nil if it is not there.
