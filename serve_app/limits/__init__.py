@@ -16,8 +16,19 @@ that no limit, however large, is rounded.
 ends. So the bucket refills while the request runs. Debts are paid in the order in which they were
 made, and what is given back is only what is still owed of it; the sum is on the safe side, so that
 no window ever admits more than it should, whatever is undone in between. The price, where others
-wait for every unit: a request that runs for longer than its bucket takes to refill, times what it
-used of its estimate, gives nothing back (``tests/limits/test_gcra.py`` has the table).
+wait for every unit: of a request that runs for longer than its bucket takes to refill, times what
+it used of its estimate, the rest is lost. What gets through of what is allowed, by how long
+requests run, where 1 is the time in which a burst refills (``python -m benchmarks.limits loss``):
+
+    ==================  ====  ====  ====  ====  ====  ====  ====
+    a request runs for  0.1   0.2   0.33  0.5   0.66  1     2
+    holds 1 × its use   100%  100%  100%  100%  100%  100%  100%
+    holds 1.5 ×         100%  100%  100%  100%  100%   67%   67%
+    holds 2 ×           100%  100%  100%  100%   76%   50%   50%
+    holds 3 ×           100%  100%  100%   67%   50%   33%   33%
+    holds 5 ×           100%  100%   61%   40%   30%   20%   20%
+    holds 10 ×          100%   50%   30%   20%   15%   10%   10%
+    ==================  ====  ====  ====  ====  ====  ====  ====
 
 **Decided: what running requests hold lies beside what was used, in each scope**, not in a list of
 requests. So whoever asks a scope gives back what gateways that died left there; no sweeper is

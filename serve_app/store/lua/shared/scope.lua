@@ -9,6 +9,9 @@ local FIRST, EACH = 4, 6
 local function read_state(k, now_us)
   local text = redis.call("GET", k.state)
   k.is = text and cmsgpack.unpack(text) or {now_us, 0, 0}
+  if type(k.is) ~= "table" then
+    error("a scope's state is none of ours") -- before anything is written
+  end
 end
 
 -- Where the values of a field are in a state; nil if they are not there.
