@@ -158,7 +158,7 @@ DEMANDS = st.one_of(
 USAGES = st.builds(Usage, st.integers(0, 200), st.integers(0, 200))
 CHARGES = st.one_of(st.none(), st.builds(Charge, USAGES, cost_nanos=st.integers(0, 5_000)))
 KINDS = st.sampled_from(
-    ["hold", "hold", "hold", "settle", "settle", "renew", "again", "wait", "wait", "change"]
+    ["hold", "hold", "hold", "settle", "settle", "renew", "again", "wait", "wait"]
 )
 MOVES = st.lists(st.tuples(KINDS, DEMANDS, CHARGES, st.integers(0, 99)), min_size=5, max_size=20)
 PRICES = st.sampled_from([0.0, 1.0, 0.37, 1 / 3, 12.5, 1e-7])
