@@ -1,5 +1,6 @@
 """What the gate says of itself: health, figures and models."""
 
+import asyncio
 from typing import Any
 
 from serve_app.auth import Caller, Credential, rfc3339
@@ -12,6 +13,9 @@ from serve_app.ingress.told import shown
 from serve_app.limits import Hold, Said
 from serve_app.model_settings import Model
 from serve_app.telemetry import MEDIA
+
+LOOKS_AT_ONCE = 16
+"""Models whose limits are looked at at once for one caller."""
 
 
 async def health(gate: Gate, exchange: Exchange) -> None:
@@ -105,7 +109,13 @@ async def _limits(
 ) -> list[tuple[Hold, Said]]:
     """Return every limit that binds the caller, those on single models last."""
     usable = [name for name in gate.models if caller.may_use(name)]
-    looks = [await gate.holds.hold(credential, model=name) for name in usable]
+    few = asyncio.Semaphore(LOOKS_AT_ONCE)
+
+    async def look(name: str) -> Hold:
+        async with few:
+            return await gate.holds.hold(credential, model=name)
+
+    looks = await asyncio.gather(*map(look, usable))
     told = [(held, said) for said in held.said]
     return told + [
         (look, said) for look in looks for said in look.said if said.scope.endswith("_model")

@@ -2,9 +2,10 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Coroutine, Hashable
 from contextlib import asynccontextmanager
-from typing import TypeVar
+from itertools import count
+from typing import Any, TypeVar
 
 from serve_app import auth
 from serve_app.errors import (
@@ -19,7 +20,7 @@ from serve_app.ingress.body import without
 from serve_app.ingress.call import Call, read
 from serve_app.ingress.exchange import Exchange
 from serve_app.ingress.gate import Gate
-from serve_app.ingress.told import limit_headers, over_limit
+from serve_app.ingress.told import LIMIT_HEADERS, limit_headers, over_limit
 from serve_app.limits import Hold, State, Terms, nanos_per_token
 from serve_app.settings import QueueClass
 
@@ -130,18 +131,19 @@ async def admitted(gate: Gate, exchange: Exchange, call: Call | None = None) -> 
         caller.must_come_from(gate.address(exchange))
         queue_class = class_served(gate, caller, held)
         if exchange.scope.get("engine_path"):
-            exchange.headers_out |= limit_headers(held)
+            _tell_limits(exchange, held)
             exchange.note_seat(queue_class.name, 0.0)
         yield Bill(caller, queue_class, held)
         return
     bill = await _held(gate, exchange, credential, call)
     try:
+        _note(gate, exchange, call, bill)
         bill.caller.must_come_from(gate.address(exchange))
         if bill.held.refusing is not None:
-            raise over_limit(bill.held, bill.held.refusing)
+            raise over_limit(bill.held, bill.held.refusing, call.demand.least_tokens)
         yield bill
     finally:
-        await asyncio.shield(asyncio.create_task(_settle(gate, exchange, call, bill)))
+        await asyncio.shield(_kept(gate, _settle(gate, exchange, call, bill)))
 
 
 async def _looked(gate: Gate, credential: auth.Credential) -> Hold:
@@ -154,29 +156,54 @@ async def _looked(gate: Gate, credential: auth.Credential) -> Hold:
     except StoreUnavailable:
         if credential.vouched is None or credential.token_id or credential.tenant_must_exist:
             raise
-        return Hold(credential, State.KNOWN)
+        return Hold(credential, State.KNOWN, now_us=time.time_ns() // 1_000)
 
 
 async def _held(gate: Gate, exchange: Exchange, credential: auth.Credential, call: Call) -> Bill:
-    """Return the bill of a call, let in or refused; its caller may rather wait than be refused."""
+    """Return the bill of a call, let in or refused; its caller may rather wait than be refused.
+
+    Each try has a name of its own: what undoes one does not settle another.
+    """
     exchange.notes["model"] = call.model.name
+    tries = count(1)
 
     async def hold() -> Bill:
-        held = await _hold(gate, exchange, credential, call)
-        caller = await _known(gate, exchange, credential, held)
-        exchange.headers_out |= limit_headers(held)
-        return Bill(caller, class_served(gate, caller, held), held)
+        held = await _hold(gate, credential, call, f"{exchange.settle_id}.{next(tries)}")
+        bill = None
+        try:
+            caller = await _known(gate, exchange, credential, held)
+            _tell_limits(exchange, held)
+            bill = Bill(caller, class_served(gate, caller, held), held)
+        finally:
+            if bill is None:
+                await asyncio.shield(_kept(gate, gate.holds.settle(held)))
+        return bill
 
-    whose = f"{credential.tenant}:{credential.bucket}:{call.model.name}"
-    bill = await gate.patience.held(whose, hold)
+    return await gate.patience.held(turn_of(credential, call.model.name), hold)
+
+
+def turn_of(credential: auth.Credential, model: str) -> Hashable:
+    """Return whose turn a request waits in: that of whoever is proven alike, for one model."""
+    proven = (credential.kind, credential.proof, credential.token_id, credential.user)
+    return credential.tenant, credential.bucket, *proven, model
+
+
+def _tell_limits(exchange: Exchange, held: Hold) -> None:
+    """Tell what is left, and nothing of what an earlier try was told."""
+    for name in LIMIT_HEADERS:
+        exchange.headers_out.pop(name, None)
+    exchange.headers_out |= limit_headers(held)
+
+
+def _note(gate: Gate, exchange: Exchange, call: Call, bill: Bill) -> None:
+    """Note the wait for limits, and once if any shadow would have refused."""
     exchange.note_seat(bill.queue_class.name, bill.waited_ms)
     who, class_, now_us = bill.caller, bill.queue_class.name, bill.held.now_us
-    for _ in bill.held.would_refuse:
+    if bill.held.would_refuse:
         gate.ledger.refused(who.tenant, who.key_id, call.model.name, class_, now_us, shadow=True)
-    return bill
 
 
-async def _hold(gate: Gate, exchange: Exchange, credential: auth.Credential, call: Call) -> Hold:
+async def _hold(gate: Gate, credential: auth.Credential, call: Call, request: str) -> Hold:
     """Hold for a call; whoever leaves meanwhile takes nothing."""
     model = call.model
     holding = asyncio.create_task(
@@ -185,7 +212,7 @@ async def _hold(gate: Gate, exchange: Exchange, credential: auth.Credential, cal
             call.demand,
             model=model.name,
             terms=Terms(call.output_cap, *nanos_per_token(model.prices)),
-            request=exchange.settle_id,
+            request=request,
         )
     )
     try:
@@ -198,9 +225,15 @@ async def _hold(gate: Gate, exchange: Exchange, credential: auth.Credential, cal
 def _undo(gate: Gate, holding: asyncio.Task[Hold]) -> None:
     """Give back what was held for a client that had left; without a store, time gives it back."""
     if not holding.cancelled() and holding.exception() is None:
-        settling = asyncio.get_running_loop().create_task(gate.holds.settle(holding.result()))
-        gate.settling.add(settling)
-        settling.add_done_callback(gate.settling.discard)
+        _kept(gate, gate.holds.settle(holding.result()))
+
+
+def _kept(gate: Gate, settling: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    """Return a task that goes on to its end, whoever waits for it or leaves."""
+    task = asyncio.create_task(settling)
+    gate.settling.add(task)
+    task.add_done_callback(gate.settling.discard)
+    return task
 
 
 async def _known(
@@ -238,6 +271,10 @@ def class_served(gate: Gate, caller: auth.Caller, held: Hold) -> QueueClass:
 
 
 async def _settle(gate: Gate, exchange: Exchange, call: Call, bill: Bill) -> None:
-    tokens = {"input_tokens": bill.usage.input_tokens, "output_tokens": bill.usage.output_tokens}
-    exchange.notes |= tokens
-    await gate.holds.settle(bill.held, bill.charge(call, exchange))
+    """Charge what was used; if that cannot be told, all is given back."""
+    used, charge = bill.usage, None
+    exchange.notes |= {"input_tokens": used.input_tokens, "output_tokens": used.output_tokens}
+    try:
+        charge = bill.charge(call, exchange)
+    finally:
+        await gate.holds.settle(bill.held, charge)

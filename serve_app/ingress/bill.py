@@ -20,7 +20,7 @@ class Bill:
         held: what the store said.
         waited_ms: it waited for its limits.
         used: whether an engine's first byte was there: then it counts.
-        ended_well: whether the reply came to its end, so that it teaches what others may use.
+        ended_well: whether the reply came to its end and told what it used: so that it teaches.
         usage: tokens, as far as they are known.
     """
 

@@ -41,14 +41,13 @@ class Call:
     def capped(self, cap: int) -> Self:
         """Return the same call with ``cap`` output tokens per reply at most, told to the engine.
 
-        Every field that names a cap is overruled. A body that is no JSON, or asks for no reply,
-        stays as it is.
+        It is for requests that name none. A body that is no JSON, or asks for no reply, stays as it
+        is.
         """
         dialect = DIALECTS.get(self.path)
         if dialect is None or dialect.media or not dialect.generates:
             return self
-        fields = dialect.caps if self.demand.cap is not None else dialect.caps[:1]
-        return replace(self, body=append(self.body, dict.fromkeys(fields, cap)))
+        return replace(self, body=append(self.body, {dialect.caps[0]: cap}))
 
     def must_be_allowed(self, caller: Caller) -> None:
         """Return if ``caller`` may make this call.

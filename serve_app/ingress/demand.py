@@ -15,7 +15,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from serve_app.ingress.dialects import ARGUMENTS, DIALECTS, LABELS, MEDIA, NAMES, WORDS, Dialect
+from serve_app.ingress.dialects import (
+    ARGUMENTS,
+    DIALECTS,
+    LABELS,
+    MEDIA,
+    NAMES,
+    TEXT_SOURCES,
+    WORDS,
+    Dialect,
+)
 from serve_app.limits import Demand
 from serve_app.model_settings import Model
 
@@ -148,7 +157,9 @@ def _sort(members: dict[str, Any], texts: list[str], waiting: list[Any]) -> int:
     for name, inner in members.items():
         if name not in NAMES:
             if name in MEDIA:
-                media += inner is not None
+                written = _written(inner) if name == "source" else None
+                media += inner is not None and written is None
+                waiting.append(written)
                 continue
             texts.append(name)
         if type(inner) is str:
@@ -159,6 +170,13 @@ def _sort(members: dict[str, Any], texts: list[str], waiting: list[Any]) -> int:
         else:
             waiting.append(inner)
     return media
+
+
+def _written(source: Any) -> Any:
+    """Return the text of a document that is written out; None of a file."""
+    if type(source) is not dict or type(source.get("type")) is not str:
+        return None
+    return source.get(TEXT_SOURCES.get(source["type"], ""))
 
 
 def _weigh_prompts(value: Any, scale: _Scale) -> None:

@@ -105,6 +105,9 @@ MEDIA = frozenset(
 )
 """Members of a message's part that hold an image, a sound, a video or a file."""
 
+TEXT_SOURCES = {"text": "data", "content": "content"}
+"""Kinds of a document's ``source`` that are no file, and the member in which each has its text."""
+
 NAMES = frozenset(
     (
         "role",

@@ -19,23 +19,10 @@ from serve_app.ingress.exchange import Exchange, Receive, Scope, Send
 from serve_app.ingress.gate import Gate
 from serve_app.ingress.ledger import note_refusal
 from serve_app.ingress.routes import routes
+from serve_app.ingress.told import EXPOSED
 
 _log = logging.getLogger("sluicegate")
 CLIENT_GONE = 499
-EXPOSED = (
-    "retry-after",
-    "retry-after-ms",
-    "x-queue-time-ms",
-    "x-ratelimit-limit-requests",
-    "x-ratelimit-remaining-requests",
-    "x-ratelimit-reset-requests",
-    "x-refused-by",
-    "x-next-after",
-    "x-request-id",
-    "x-served-class",
-    "x-should-retry",
-)
-"""Reply headers that a web page of an allowed origin may read."""
 
 
 class Door:

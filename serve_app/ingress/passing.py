@@ -13,18 +13,15 @@ from serve_app.ingress.usage import JsonUsage, StreamUsage
 async def passed_on(exchange: Exchange, call: Call, bill: Bill, reply: Upstream) -> None:
     """Relay ``reply`` as it comes; from its first byte on the request counts.
 
+    Until the reply tells what it used, it used what was held: all of that if it comes as a whole,
+    of a stream what has come.
+
     Raises:
         UpstreamFailed: the engine broke off; the client has part of the reply.
     """
     bill.used = True
-    usage = bill.usage
-    if reply.status >= HTTPStatus.BAD_REQUEST:
-        reader: StreamUsage | JsonUsage = JsonUsage(usage)
-    elif call.streaming:
-        usage.input_tokens = bill.held.input_tokens
-        reader = StreamUsage(usage, keep_frame=call.wants_usage)
-    else:
-        reader = JsonUsage(usage)
+    fine = reply.status < HTTPStatus.BAD_REQUEST
+    reader = _reader(call, bill, fine=fine)
     exchange.note_first_byte()
     await exchange.start(reply.status, reply.headers)
     try:
@@ -37,5 +34,17 @@ async def passed_on(exchange: Exchange, call: Call, bill: Bill, reply: Upstream)
     except UpstreamFailed:
         bill.ended_early()
         raise
-    bill.ended_well = reply.status < HTTPStatus.BAD_REQUEST
+    counts = {"input", "output"} if call.demand.choices else {"input"}
+    bill.ended_well = fine and reader.told >= counts
     await exchange.write(rest, more=False)
+
+
+def _reader(call: Call, bill: Bill, *, fine: bool) -> StreamUsage | JsonUsage:
+    """Return what reads the reply, its usage begun with what is to be charged if it tells none."""
+    usage, held = bill.usage, bill.held
+    if fine and call.streaming:
+        usage.input_tokens = held.input_tokens
+        return StreamUsage(usage, keep_frame=call.wants_usage)
+    if fine and call.demand.choices:
+        usage.input_tokens, usage.output_tokens = held.input_tokens, held.output_tokens
+    return JsonUsage(usage)

@@ -4,12 +4,16 @@ Who waits holds nothing: no seat, no place in line, nothing of any limit. Reques
 one model are let in in the order in which they came here: only the first of those that wait asks
 the store, and who comes later stands behind them. Who would wait for longer than its class may is
 refused at once, and told how long that would have been.
+
+Nobody waits in the turn of another: only who was refused by the store, which knew it, opens a turn,
+and only who shows the same proof joins it. What asks the store is never broken off: whoever asks
+again would meet what the first may still hold.
 """
 
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass, field, replace
 
 from serve_app.ingress.bill import Bill
@@ -42,14 +46,14 @@ class Patience:
     """The requests of one gateway that wait for their limits."""
 
     def __init__(self) -> None:
-        self._turns: dict[str, _Turn] = {}
+        self._turns: dict[Hashable, _Turn] = {}
         self._waiting: Counter[str] = Counter()
 
-    async def held(self, whose: str, hold: Ask) -> Bill:
+    async def held(self, whose: Hashable, hold: Ask) -> Bill:
         """Return the bill that ``hold`` makes: let in, or refused in the end.
 
         Args:
-            whose: names the caller and the model.
+            whose: names the caller, what proves it, and the model.
             hold: asks the store once.
         """
         began_s = time.monotonic()
@@ -72,7 +76,7 @@ class Patience:
 
     async def _in_turn(
         self,
-        whose: str,
+        whose: Hashable,
         turn: _Turn,
         hold: Ask,
         began_s: float,
@@ -85,16 +89,27 @@ class Patience:
         turn.waiting += 1
         self._waiting[class_.name] += 1
         try:
-            async with asyncio.timeout(class_.max_wait_s), turn.lock:
+            if not await _is_first(turn):
+                return _timed(await hold(), began_s)
+            try:
                 return await _waited(fresh, began_s, hold)
-        except TimeoutError:
-            return _timed(await hold(), began_s)
+            finally:
+                turn.lock.release()
         finally:
             self._waiting[class_.name] -= 1
             turn.booked_s -= refill_s
             turn.waiting -= 1
             if not turn.waiting:
                 del self._turns[whose]
+
+
+async def _is_first(turn: _Turn) -> bool:
+    """Return whether its turn came before the deadline; if so, the turn's lock is held."""
+    try:
+        async with asyncio.timeout(turn.queue_class.max_wait_s):
+            return await turn.lock.acquire()
+    except TimeoutError:
+        return False
 
 
 async def _waited(bill: Bill | None, began_s: float, hold: Ask) -> Bill:

@@ -2,7 +2,8 @@
 
     x-ratelimit-{limit,remaining,reset}-{requests,tokens}    OpenAI's; of the tightest of each
     X-RateLimit-{Limit,Remaining,Reset}                      of requests; Reset in epoch seconds
-    RateLimit, RateLimit-Policy                              IETF's, of both and of what refuses
+    RateLimit, RateLimit-Policy                              IETF's, of both and of what refuses,
+                                                             but not of money
     x-ratelimit-shadow                                       what would have refused
 
 The tightest is the one with the smallest share left. All of it is net of what still runs.
@@ -16,6 +17,29 @@ from serve_app.errors import ExceedsLimit, GateError, QuotaSpent, RateLimited
 from serve_app.limits import Hold, Said
 
 SECOND_US = 1_000_000
+LIMIT_HEADERS = (
+    "x-ratelimit-limit-requests",
+    "x-ratelimit-remaining-requests",
+    "x-ratelimit-reset-requests",
+    "x-ratelimit-limit-tokens",
+    "x-ratelimit-remaining-tokens",
+    "x-ratelimit-reset-tokens",
+    "x-ratelimit-limit",
+    "x-ratelimit-remaining",
+    "x-ratelimit-reset",
+    "ratelimit",
+    "ratelimit-policy",
+    "x-ratelimit-shadow",
+)
+"""Every header that tells of limits."""
+
+ENGINE_HEADERS = (*LIMIT_HEADERS, "x-output-cap", "x-queue-time-ms", "x-served-class")
+"""Those that the answer of an engine may carry beside its own."""
+
+REFUSAL_HEADERS = ("retry-after", "retry-after-ms", "x-should-retry", "x-refused-by")
+EXPOSED = (*ENGINE_HEADERS, *REFUSAL_HEADERS, "x-next-after", "x-request-id")
+"""Reply headers that a web page of an allowed origin may read."""
+
 _TOKENS = ("tokens", "input", "output")
 _WINDOW_S = {"minute": 60, "day": 86_400, "month": 2_592_000}
 _WHO = {"key": "This caller", "tenant": "This tenant"}
@@ -44,7 +68,7 @@ def limit_headers(held: Hold) -> dict[str, str]:
         told["x-ratelimit-remaining"] = str(requests.left)
         told["x-ratelimit-reset"] = str(_seconds(held.now_us + requests.reset_us))
     named = {one.name: one for one in (requests, tokens, held.refusing) if one is not None}
-    listed = [one for one in named.values() if one.kind.period]
+    listed = [one for one in named.values() if one.kind.period and not one.kind.is_money]
     if listed:
         told["ratelimit-policy"] = ", ".join(map(_policy, listed))
         told["ratelimit"] = ", ".join(map(_left, listed))
@@ -69,8 +93,14 @@ def _left(said: Said) -> str:
     return f'"{said.name}";r={said.left};t={_seconds(said.reset_us)}'
 
 
-def over_limit(held: Hold, said: Said) -> GateError:
-    """Return the refusal of a request that ``said`` did not let in."""
+def over_limit(held: Hold, said: Said, least_tokens: int) -> GateError:
+    """Return the refusal of a request that ``said`` did not let in.
+
+    Args:
+        held: what the store said of it.
+        said: the limit that refuses.
+        least_tokens: input tokens that its prompt has at least.
+    """
     scope, _, on_model = said.scope.partition("_")
     who = _WHO[scope] + (f" may on the model '{held.model}'" if on_model else " may")
     what, kind = _WHAT[said.kind.unit], said.kind
@@ -83,14 +113,14 @@ def over_limit(held: Hold, said: Said) -> GateError:
         never = f"{who} use no {what}: its {kind.name} is 0."
         return QuotaSpent(never, refused_by=said.name, details=details)
     if said.wait_us < 0:
-        raised = f"{who} use {allowed}{per}, which this request alone exceeds; make it shorter."
-        return ExceedsLimit(raised, refused_by=said.name, details=details)
+        why = f"{who} use {allowed}{per}{_too_much(said, least_tokens)}; make it shorter."
+        return ExceedsLimit(why, refused_by=said.name, details=details)
     if kind.period in ("day", "month"):
         resets = rfc3339(_seconds(held.now_us + said.wait_us) * 1_000)
         left = f"{_amount(said, said.left)} are left until {resets}"
         spent = f"{who} use {allowed}{per}; {left}, fewer than this request may need."
         return QuotaSpent(spent, refused_by=said.name, details={**details, "resets_at": resets})
-    wait = f"the next one like this passes in {said.wait_us / SECOND_US:.3g} s"
+    wait = f"the next one like this passes in {span(said.wait_us)}"
     if not kind.period:
         wait = "try again when one of them has ended"
     return RateLimited(
@@ -101,8 +131,19 @@ def over_limit(held: Hold, said: Said) -> GateError:
     )
 
 
+def _too_much(said: Said, least_tokens: int) -> str:
+    """Return what of a request never fits."""
+    if said.kind.unit not in ("tokens", "input"):
+        return ", which this request alone exceeds"
+    fit = f"{said.burst} fit, those of the reply among them"
+    if said.kind.unit == "input":
+        fit = f"{said.burst} fit"
+    return f"; the prompt has at least {least_tokens}, and {fit}"
+
+
 def shown(held: Hold, said: Said) -> dict[str, object]:
-    """Return one limit as ``whoami`` shows it."""
+    """Return one limit as ``whoami`` shows it; one of 0 is never there again."""
+    ever = said.limit > 0
     return {
         "limit": said.kind.name,
         "scope": said.scope,
@@ -111,8 +152,8 @@ def shown(held: Hold, said: Said) -> dict[str, object]:
         "allowed": _figure(said, said.limit),
         "burst": _figure(said, said.burst),
         "remaining": _figure(said, said.left),
-        "reset": span(said.reset_us),
-        "resets_at": rfc3339(_seconds(held.now_us + said.reset_us) * 1_000),
+        "reset": span(said.reset_us) if ever else None,
+        "resets_at": rfc3339(_seconds(held.now_us + said.reset_us) * 1_000) if ever else None,
     }
 
 

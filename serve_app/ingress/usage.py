@@ -1,23 +1,64 @@
 """Find the usage in a reply as it goes by, without touching any other byte. Pure.
 
 event stream   frames end with a blank line; the usage frame has ``"choices":[]``
-JSON           the object's ``usage``
+JSON           the object's ``usage``; of a large one, the last in its tail
 names          ``prompt_tokens``, ``completion_tokens`` or ``input_tokens``, ``output_tokens``;
                Anthropic's input is what was not cached, so what was is added
 """
 
 import json
+import re
 from typing import Any
 
 from serve_app.limits import Usage
 
-MAX_HELD_BYTES = 16 * 1024 * 1024
+MAX_HELD_BYTES = 1024 * 1024
+TAIL_BYTES = 64 * 1024
+"""Kept of a reply that is larger: engines tell the usage at its end."""
+
+_TOLD = re.compile(rb'"usage"\s*:\s*(?={)')
 _END = b"\n\n"
 _OPENING = b'"delta":{"role":"assistant","content":""'
 """In the frame that begins each choice of a chat, and says nothing yet."""
 
 
-class StreamUsage:
+class _Reader:
+    """Writes into ``usage`` what events tell.
+
+    Attributes:
+        told: which counts were told at all: ``input``, ``output``.
+    """
+
+    def __init__(self, usage: Usage) -> None:
+        self._usage = usage
+        self.told: set[str] = set()
+
+    def _take(self, event: dict[str, Any]) -> bool:
+        """Write the counts of ``event`` into the usage; return whether it had any.
+
+        A count that is not told stays as it was, so that a reply may tell its counts one by one.
+        """
+        told, usage = event.get("usage"), self._usage
+        if not isinstance(told, dict):
+            return False
+        read = _count(told, "cache_read_input_tokens")
+        beside = (read or 0) + (_count(told, "cache_creation_input_tokens") or 0)
+        details = told.get("prompt_tokens_details") or told.get("input_tokens_details")
+        if isinstance(details, dict) and read is None:
+            read = _count(details, "cached_tokens")
+        put = _count(told, "prompt_tokens", "input_tokens")
+        out = _count(told, "completion_tokens", "output_tokens")
+        if put is not None:
+            usage.input_tokens = put + beside
+            self.told.add("input")
+        if out is not None:
+            usage.output_tokens = out
+            self.told.add("output")
+        usage.cached_tokens = min(usage.cached_tokens if read is None else read, usage.input_tokens)
+        return True
+
+
+class StreamUsage(_Reader):
     """Reads an event stream; drops the usage frame if the client did not ask for it.
 
     Args:
@@ -26,7 +67,7 @@ class StreamUsage:
     """
 
     def __init__(self, usage: Usage, *, keep_frame: bool) -> None:
-        self._usage = usage
+        super().__init__(usage)
         self._keep = keep_frame
         self._rest = b""
         self.finished = False
@@ -50,7 +91,7 @@ class StreamUsage:
         payload = frame.removeprefix(b"data:").strip()
         if payload == b"[DONE]":
             self.finished = True
-        elif b'"usage"' in payload and _take(event := _parsed(payload), self._usage):
+        elif b'"usage"' in payload and self._take(event := _parsed(payload)):
             if not event.get("choices") and not self._keep:
                 return b""
         else:
@@ -58,24 +99,42 @@ class StreamUsage:
         return frame + _END
 
 
-class JsonUsage:
-    """Reads a whole JSON reply; passes everything on."""
+class JsonUsage(_Reader):
+    """Reads a whole JSON reply; passes everything on.
+
+    Args:
+        usage: filled in at the end; what the reply does not tell stays as it is.
+    """
 
     def __init__(self, usage: Usage) -> None:
-        self._usage = usage
-        self._held = bytearray()
+        super().__init__(usage)
+        self._held, self._large = bytearray(), False
         self.finished = True
 
     def feed(self, chunk: bytes) -> bytes:
-        """Return ``chunk``; a copy is kept up to 16 MB."""
-        if len(self._held) + len(chunk) <= MAX_HELD_BYTES:
-            self._held += chunk
+        """Return ``chunk``; a copy is kept, of a large reply only the tail."""
+        self._held += chunk
+        if len(self._held) > MAX_HELD_BYTES or self._large:
+            self._large = True
+            del self._held[:-TAIL_BYTES]
         return chunk
 
     def end(self) -> bytes:
         """Read the usage; nothing was held back."""
-        _take(_parsed(bytes(self._held)), self._usage)
+        kept = bytes(self._held)
+        self._take(_last_usage(kept) if self._large else _parsed(kept))
         return b""
+
+
+def _last_usage(tail: bytes) -> dict[str, Any]:
+    """Return the last usage that ends in ``tail``, as if it were all of an object."""
+    for found in reversed([*_TOLD.finditer(tail)]):
+        try:
+            told, _ = json.JSONDecoder().raw_decode(tail[found.end() :].decode(errors="replace"))
+        except ValueError:
+            continue
+        return {"usage": told}
+    return {}
 
 
 def _parsed(payload: bytes) -> dict[str, Any]:
@@ -84,27 +143,6 @@ def _parsed(payload: bytes) -> dict[str, Any]:
     except ValueError:
         return {}
     return event if isinstance(event, dict) else {}
-
-
-def _take(event: dict[str, Any], usage: Usage) -> bool:
-    """Write the counts of ``event`` into ``usage``; return whether it had any.
-
-    A count that is not told stays as it was, so that a reply may tell its counts one by one.
-    """
-    told = event.get("usage")
-    if not isinstance(told, dict):
-        return False
-    read = _count(told, "cache_read_input_tokens")
-    beside = (read or 0) + (_count(told, "cache_creation_input_tokens") or 0)
-    details = told.get("prompt_tokens_details") or told.get("input_tokens_details")
-    if isinstance(details, dict) and read is None:
-        read = _count(details, "cached_tokens")
-    put = _count(told, "prompt_tokens", "input_tokens")
-    out = _count(told, "completion_tokens", "output_tokens")
-    usage.input_tokens = usage.input_tokens if put is None else put + beside
-    usage.output_tokens = usage.output_tokens if out is None else out
-    usage.cached_tokens = min(usage.cached_tokens if read is None else read, usage.input_tokens)
-    return True
 
 
 def _count(told: dict[str, Any], *names: str) -> int | None:

@@ -344,3 +344,26 @@ def timed(body: list[dict[str, Any]]) -> float:
     began_s = time.perf_counter()
     weighed(CHAT, 0, {"messages": body}, MODEL)
     return time.perf_counter() - began_s
+
+
+@pytest.mark.parametrize(
+    ("source", "text_bytes", "media"),
+    [
+        ({"type": "text", "media_type": "text/plain", "data": "x" * 99}, 99, 0),
+        ({"type": "content", "content": [{"type": "text", "text": "x" * 99}]}, 99, 0),
+        ({"type": "content", "content": "x" * 99}, 99, 0),
+        ({"type": "base64", "media_type": "application/pdf", "data": "x" * 99}, 0, 1),
+        ({"type": "url", "url": "https://example/a.pdf"}, 0, 1),
+        ({"type": "text"}, 0, 1),
+        ({"type": ["text"], "data": "x"}, 0, 1),
+        ("x", 0, 1),
+        (None, 0, 0),
+    ],
+)
+def test_a_document_that_is_written_out_is_text(source: Any, text_bytes: int, media: int) -> None:
+    """It cost what an image costs, however long it was; what is a file is still media."""
+    part = {"type": "document", "source": source}
+    fields = {"model": "m", "messages": [{"role": "user", "content": [part]}]}
+    model = Model(name="m", image_tokens=1_000)
+    found = weighed("/v1/messages", 500, fields, model)
+    assert (found.text_bytes, found.fixed_tokens) == (text_bytes, media * 1_000 + 4)

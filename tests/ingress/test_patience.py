@@ -9,6 +9,7 @@ import pytest
 
 from serve_app.allowance import KINDS
 from serve_app.auth import Caller
+from serve_app.errors import Unauthenticated
 from serve_app.ingress.bill import Bill
 from serve_app.ingress.patience import Patience
 from serve_app.limits import Hold, Said, State
@@ -110,3 +111,37 @@ async def test_who_hangs_up_leaves_its_turn_to_the_next() -> None:
     assert time.monotonic() - began_s < 0.2
     assert bucket.served == [0, 2]
     assert patience._turns == {}
+
+
+async def test_what_asks_the_store_is_never_broken_off() -> None:
+    """It was, at the deadline, and undone while the same request asked again."""
+    begun, ended = [], []
+
+    class Slow(Bucket):
+        async def ask(self, number: int) -> Bill:
+            begun.append(number)
+            await asyncio.sleep(0.0 if number == 0 else 0.3)  # a store that takes its time
+            ended.append(number)
+            return await super().ask(number)
+
+    bucket, patience = Slow(0.1, class_=QueueClass(name="c", max_wait_s=0.45)), Patience()
+    await bucket.come(patience, 0)
+    await asyncio.gather(*(bucket.come(patience, number) for number in (1, 2, 3)))
+    assert sorted(begun) == sorted(ended)
+    assert patience._turns == {}
+
+
+async def test_only_who_is_proven_alike_joins_a_turn() -> None:
+    """Another proof of the same caller is asked about at once, whoever waits."""
+    bucket, patience = Bucket(0.3), Patience()
+    await bucket.come(patience, 0)
+    waiting = asyncio.create_task(bucket.come(patience, 1))
+    await asyncio.sleep(0.05)  # it waits now
+
+    async def stranger() -> Bill:
+        raise Unauthenticated("nobody we know")
+
+    with pytest.raises(Unauthenticated):
+        await asyncio.wait_for(patience.held("forged", stranger), 0.1)
+    assert not waiting.done()
+    assert (await waiting).held.refusing is None

@@ -138,15 +138,29 @@ def test_a_reply_without_usage(body: bytes) -> None:
     assert usage == Usage(input_tokens=5)
 
 
-def test_a_huge_reply_is_not_kept() -> None:
-    """More than 16 MB is passed on and not held for its usage."""
+@pytest.mark.parametrize("step", [999, 65_536, MAX_HELD_BYTES + 1, 10**9])
+def test_of_a_huge_reply_only_the_tail_is_kept(step: int) -> None:
+    """Its usage is found there, not where it is only said; it was charged nothing."""
+    tail = json.dumps({"said": 'of "usage": {"prompt_tokens": 1}', "object": "usage"})
+    body = b'{"text": "' + b"x" * MAX_HELD_BYTES + b'", ' + tail[1:-1].encode()
+    body += b', "usage" : ' + json.dumps(TOLD).encode() + b', "model": "m"}'
     usage = Usage()
     reader = JsonUsage(usage)
-    big = b" " * MAX_HELD_BYTES
-    assert reader.feed(big) == big
-    assert reader.feed(b"{}") == b"{}"
+    for at in range(0, len(body), step):
+        assert reader.feed(body[at : at + step]) == body[at : at + step]
+        assert len(reader._held) <= MAX_HELD_BYTES
     assert reader.end() == b""
-    assert usage == Usage()
+    assert usage == Usage(11, 7)
+    assert reader.told == {"input", "output"}
+
+
+@pytest.mark.parametrize("tail", [b'"usage": {"prompt', b'"usage": 3}', b"\xff", b""])
+def test_a_huge_reply_may_tell_nothing(tail: bytes) -> None:
+    """What was known of the usage stays."""
+    usage = Usage(5, 3)
+    reader = JsonUsage(usage)
+    passed(reader, [b" " * MAX_HELD_BYTES, tail, b" "])
+    assert (usage, reader.told) == (Usage(5, 3), set())
 
 
 @pytest.mark.parametrize(

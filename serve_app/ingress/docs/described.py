@@ -211,22 +211,31 @@ HEADERS: Mapping[str, dict[str, Any]] = {
     "retry-after-ms": _header("The same in milliseconds.", "1417"),
     "x-should-retry": _header("`false` where asking again does not help.", "false"),
     "x-refused-by": _header("The limit or reason that refused.", "key:requests_per_minute"),
-    "x-ratelimit-limit-requests": _header("Requests a minute.", "60"),
+    "x-ratelimit-limit-requests": _header("Requests a period, of the tightest limit.", "60"),
     "x-ratelimit-remaining-requests": _header("Requests that may come now.", "59"),
     "x-ratelimit-reset-requests": _header("Time until the limit is whole again.", "1s"),
+    "x-ratelimit-limit-tokens": _header("Tokens a period, of the tightest limit.", "100000"),
+    "x-ratelimit-remaining-tokens": _header("Tokens that may be used now.", "99320"),
+    "x-ratelimit-reset-tokens": _header("Time until the limit is whole again.", "850ms"),
+    "x-ratelimit-limit": _header("Requests a period, once more.", "60"),
+    "x-ratelimit-remaining": _header("Requests that may come now.", "59"),
+    "x-ratelimit-reset": _header("When it is whole again, s since the epoch.", "1767225600"),
+    "ratelimit": _header(
+        "What is left of each, and the seconds until it is whole.",
+        '"key:requests_per_minute";r=59;t=1',
+    ),
+    "ratelimit-policy": _header(
+        "The tightest limits, a period in seconds each.", '"key:requests_per_minute";q=60;w=60'
+    ),
+    "x-ratelimit-shadow": _header(
+        "The shadow limits that would have refused.", "tenant:tokens_per_day"
+    ),
+    "x-output-cap": _header("Output tokens of a reply, as its limits cap them.", "512"),
+    "x-next-after": _header("Where the next page begins.", "k7Qd2"),
     "x-queue-time-ms": _header("Milliseconds spent in line.", "0.4"),
     "x-served-class": _header("The class that it waited in.", "standard"),
 }
 """Every header of ours that a reply may carry."""
-
-ENGINE_HEADERS = (
-    "x-ratelimit-limit-requests",
-    "x-ratelimit-remaining-requests",
-    "x-ratelimit-reset-requests",
-    "x-queue-time-ms",
-    "x-served-class",
-)
-"""Those on every answer of an engine."""
 
 INTRODUCTION = """\
 One gate in front of GPU model replicas: who is calling, how much, and when. Every OpenAI client \

@@ -13,7 +13,6 @@ import serve_app
 from serve_app.ingress.docs import refused
 from serve_app.ingress.docs.described import (
     DESCRIBED,
-    ENGINE_HEADERS,
     FIELD,
     GROUPS,
     HEADERS,
@@ -29,6 +28,7 @@ from serve_app.ingress.docs.schemas import DIALECT, Json, Schemas, query_fields
 from serve_app.ingress.docs.schemes import SCHEMES, SECURITY
 from serve_app.ingress.docs.sentences import Docstring
 from serve_app.ingress.entry import Entry
+from serve_app.ingress.told import ENGINE_HEADERS
 
 _STREAM = (
     "Events `data: {…}`, each with a part of the answer, then `data: [DONE]`. A stream that breaks "

@@ -219,11 +219,11 @@ class LimitLeft(Shape):
     remaining: float
     """Net of what still runs."""
 
-    reset: str
-    """Until it is whole again, e.g. `850ms` or `6m0s`."""
+    reset: str | None
+    """Until it is whole again, e.g. `850ms` or `6m0s`; null is never."""
 
-    resets_at: str
-    """RFC 3339, UTC."""
+    resets_at: str | None
+    """RFC 3339, UTC; null is never."""
 
 
 class Myself(Shape):
