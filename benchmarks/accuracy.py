@@ -8,7 +8,8 @@ Run by ``python -m benchmarks.limits accuracy``. Each kind of limit is measured 
            both lie within, so what is found beyond the limit was surely let in beyond it
 
 Over-admission is the most by which any window, from one admission to another, exceeds its burst and
-what refilled in it. The share is that of what was allowed from the first admission to the last.
+what refilled in it. The share is that of what was allowed from the first admission to the last; by
+the clients' clocks, so that a reply that is late at either end moves it by its lateness.
 """
 
 import asyncio
@@ -162,7 +163,7 @@ async def asking(url: str, shown: list[str], kind: Kind) -> list[Admitted]:
 
     async def client(session: aiohttp.ClientSession) -> None:
         while time.monotonic() < until_s:
-            body = chat(f"{random.random()}", **({"max_tokens": None} if kind.tokens else {}))
+            body = chat(f"{random.random()}", max_tokens=random.randint(8, OUTPUT_MAX))
             headers, sent_s = {"authorization": f"Bearer {random.choice(shown)}"}, time.monotonic()
             async with session.post("/v1/chat/completions", json=body, headers=headers) as reply:
                 told = await reply.json()
