@@ -6,6 +6,7 @@ local function rewrite(k, now_us, matters_us)
   k.is[3] = math.max(until_ms, now_ms + math.ceil(matters_us / 1000) + 1)
   if #k.is >= FIRST and k.is[3] > until_ms then
     redis.call("SET", k.state, cmsgpack.pack(k.is), "PX", k.is[3] - now_ms)
+    redis.call("PEXPIRE", k.leases, kept_ms((k.is[3] - now_ms) * 1000), "GT") -- what others hold, too
   elseif #k.is >= FIRST then
     redis.call("SET", k.state, cmsgpack.pack(k.is), "KEEPTTL")
   end
