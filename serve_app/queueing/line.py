@@ -1,8 +1,10 @@
 """Take a seat, or wait in line for one, and give it back however it ends.
 
-One :class:`Line` serves all requests of one gateway. Its two background tasks *hear* (a seat came
-free for one of ours) and *tend* (we live; whom did a lost message forget?); what it could not give
-back because the store was away, it gives back when the store is there again.
+One :class:`Line` serves all requests of one gateway. Its background tasks *hear* (a seat came free
+for one of ours), *tend* (we live; whom did a lost message forget?) and do the gateway's other
+*chores*, which never make a sign of life late; what it could not give back because the store was
+away, it gives back when the store is there again. What fails for one model, or in one chore, keeps
+none of the others waiting.
 """
 
 import asyncio
@@ -14,6 +16,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from serve_app.errors import NoCapacity, QueueFull, QueueTimeout, ShuttingDown, StoreUnavailable
@@ -42,7 +45,6 @@ class Line:
     Attributes:
         gateway: this gateway's id.
         loads: what the store counted of each model at the last look.
-        tended: whether the last look reached the store.
     """
 
     def __init__(self, store: Store, models: Iterable[str], *, on_loss: str = "closed") -> None:
@@ -58,7 +60,12 @@ class Line:
         self._also: list[Callable[[], Awaitable[None]]] = []
         self._closing = False
         self.loads = {model: Load() for model in self._keys}
-        self.tended = False
+        self._troubled = {"the line": True, "the chores": True}
+
+    @property
+    def tended(self) -> bool:
+        """Whether the last look at every model, and each chore, reached the store."""
+        return not any(self._troubled.values())
 
     @property
     def alive(self) -> bool:
@@ -71,7 +78,8 @@ class Line:
 
     async def open(self) -> None:
         """Begin to hear and to tend."""
-        self._tasks = [asyncio.create_task(self._hear()), asyncio.create_task(self._tend())]
+        loops = (self._hear(), self._tend(), self._do_chores())
+        self._tasks = [asyncio.create_task(loop) for loop in loops]
 
     async def close(self) -> None:
         """Turn away whoever waits, give everything back and stop. Never raises."""
@@ -212,19 +220,28 @@ class Line:
             waiter.turn.set_result((replica, info))
 
     async def _tend(self) -> None:
+        looks = [partial(self._look, model) for model in self._keys]
         while not self._closing:
-            try:
-                for model in self._keys:
-                    await self._look(model)
-                await self._pay()
-                for chore in self._also:
-                    await chore()
-                self.tended = True
-            except StoreUnavailable as err:
-                if self.tended:
-                    _log.warning("the line cannot be tended: %s", err)
-                self.tended = False  # a store that is away refuses at once, so we may ask often
+            await self._try("the line", [*looks, self._pay])
             await asyncio.sleep(TEND_S)  # the look that catches a lost message
+
+    async def _do_chores(self) -> None:
+        """Beside the looks: however long a chore takes, nobody takes this gateway for dead."""
+        while not self._closing:
+            await self._try("the chores", self._also)
+            await asyncio.sleep(TEND_S)
+
+    async def _try(self, what: str, parts: Iterable[Callable[[], Awaitable[None]]]) -> None:
+        """Do each of ``parts``, whichever fail; a store that is away refuses at once."""
+        failed: StoreUnavailable | None = None
+        for part in parts:
+            try:
+                await part()
+            except StoreUnavailable as err:
+                failed = failed or err
+        if failed is not None and not self._troubled[what]:
+            _log.warning("%s cannot be tended: %s", what, failed)
+        self._troubled[what] = failed is not None
 
     async def _look(self, model: str) -> None:
         """Show that we live, take the counts, and wake whom a lost message forgot."""

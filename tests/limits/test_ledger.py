@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from serve_app.errors import InvalidRequest, StoreUnavailable
 from serve_app.limits import FINEST, Ledger, Report, ledger
-from serve_app.limits.ledger import BATCH, HOUR_US, PAGE, hour_text, rows_of
-from serve_app.limits.report import WHATS, Row
+from serve_app.limits.ledger import BATCH, PAGE, hour_text, rows_of
+from serve_app.limits.report import HOUR_US, WHATS, Row
 from serve_app.store import Store, keys
 
 DAYS_100_S = 100 * 86_400
