@@ -45,10 +45,13 @@ def scopes_of(*whose: str) -> list[tuple[str, str]]:
 
 
 def state(client: "redis.Redis[Any]", name: str) -> dict[str, int]:
-    """Return what a scope's state says of each field: a rate's debt, a window's use."""
+    """Return what a scope's state says of each field: what a rate owes, what a window used."""
     text = client.execute_command("GET", name, **{NEVER_DECODE: True})
-    _, _, _, _, *figures = msgspec.msgpack.decode(text) if text else [0] * 4
-    return dict(zip(figures[::4], figures[1::4], strict=True))
+    _, _, _, *figures = msgspec.msgpack.decode(text) if text else [0] * 3
+    return {
+        name: int(one + (two if limit else 0))
+        for name, one, two, _, _, limit in zip(*[iter(figures)] * 6, strict=True)
+    }
 
 
 def everything(client: "redis.Redis[Any]") -> dict[str, Any]:

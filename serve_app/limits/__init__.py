@@ -16,8 +16,19 @@ that no limit, however large, is rounded.
 ends. So the bucket refills while the request runs. Debts are paid in the order in which they were
 made, and what is given back is only what is still owed of it; the sum is on the safe side, so that
 no window ever admits more than it should, whatever is undone in between. The price, where others
-wait for every unit: a request that runs for longer than its bucket takes to refill, times what it
-used of its estimate, gives nothing back (``tests/limits/test_gcra.py`` has the table).
+wait for every unit: of a request that runs for longer than its bucket takes to refill, times what
+it used of its estimate, the rest is lost. What gets through of what is allowed, by how long
+requests run, where 1 is the time in which a burst refills (``python -m benchmarks.limits loss``):
+
+    ==================  ====  ====  ====  ====  ====  ====  ====
+    a request runs for  0.1   0.2   0.33  0.5   0.66  1     2
+    holds 1 × its use   100%  100%  100%  100%  100%  100%  100%
+    holds 1.5 ×         100%  100%  100%  100%  100%   67%   67%
+    holds 2 ×           100%  100%  100%  100%   76%   50%   50%
+    holds 3 ×           100%  100%  100%   67%   50%   33%   33%
+    holds 5 ×           100%  100%   61%   40%   30%   20%   20%
+    holds 10 ×          100%   50%   30%   20%   15%   10%   10%
+    ==================  ====  ====  ====  ====  ====  ====  ====
 
 **Decided: what running requests hold lies beside what was used, in each scope**, not in a list of
 requests. So whoever asks a scope gives back what gateways that died left there; no sweeper is
@@ -37,6 +48,14 @@ step, so a revoked key, a disabled user or a changed limit never meets a cached 
 **Decided: the ledger keeps sums, not requests.** One hash per caller and hour grows with the models
 it uses and not with its traffic, and is added to by the step that settles, so that ledger and
 buckets cannot part.
+
+**Decided: without its store a gateway lets in its share of what it last heard was left**, and what
+it did not hear of lately it refuses. Rounded down, and with no credit for what others may have
+given back: so all of them together never let in more than was left and refills, as long as they
+heard the same. What one has not heard, because another used it since, or revoked it, it cannot
+know; ``grace_s`` bounds that. A gateway that alone is cut off counts with its share as well, while
+the others have the whole. Nothing of it outlives the loss: requests are charged in the store when
+they have ended, against the whole limits, as if it had held nothing.
 """
 
 from serve_app.limits.bound import SCOPES

@@ -2,8 +2,9 @@
 
 ``store/lua/shared/gcra.lua`` does the same sum inside the store; a test holds the two equal.
 
-    A bucket owes its *debt*: what was taken and is not refilled yet. It may never owe more than
-    its burst when something is taken; a correction afterwards may.
+    A bucket owes what was charged and what running requests hold, as far as it is not refilled
+    yet; never more than its burst when something is taken.
+    A hold becomes a charge when its request ends; a charge may be larger than the hold was.
     Whoever waits ``wait_us`` is let in; whoever comes earlier is not.
 
 Debts are counted in units × µs of the period, so that every sum is one of whole numbers: ``limit``
@@ -13,8 +14,11 @@ Source: GCRA (ITU-T I.371) as a meter of debt; the words follow the README of br
 """
 
 from dataclasses import dataclass, replace
+from math import floor
 
 MINUTE_US = 60_000_000
+LEAST_LEFT = 1e-6
+"""A share below it is too small to be told; what is held then becomes a debt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,46 +62,63 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """What one rate limit remembers.
+    """What one rate limit remembers; debts are in units × µs.
 
     Attributes:
-        debt: what was taken and is not refilled at ``at_us``, in units × µs.
+        debt: what was charged and is not refilled at ``at_us``.
+        held: what running requests hold and is not refilled at ``at_us``.
         at_us: when that was so.
-        total: units that were ever taken from it, given back or not.
-        limit: how fast the debt is paid while nobody takes.
+        left: the share that is still there of what was held at ``since_us``.
+        since_us: when all was refilled the last time.
+        limit: how fast it is refilled while nobody takes.
     """
 
     debt: int = 0
+    held: int = 0
     at_us: int = 0
-    total: int = 0
+    left: float = 1.0
+    since_us: int = 0
     limit: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """What one take left behind; it is needed to undo it.
+    """What one request holds of a bucket.
 
     Attributes:
         units: that were taken.
-        total: units that had ever been taken right then, with these.
-        limit: how fast the debt was paid.
+        left: the bucket's share right then.
+        limit: how fast it was refilled.
     """
 
     units: int
-    total: int
+    left: float
     limit: int
 
 
 def paid(bucket: Bucket, now_us: int, limit: int | None = None) -> Bucket:
-    """Return ``bucket`` as it is at ``now_us``, paid at its own limit or at ``limit``."""
+    """Return ``bucket`` as it is at ``now_us``, refilled at its own limit or at ``limit``.
+
+    What was charged is refilled first, then what is held, of every request the same share.
+    """
     rate = bucket.limit if limit is None else limit
-    debt = max(bucket.debt - max(now_us - bucket.at_us, 0) * rate, 0)
-    return replace(bucket, debt=debt, at_us=max(now_us, bucket.at_us))
+    refill = max(now_us - bucket.at_us, 0) * rate
+    bucket = replace(bucket, at_us=max(now_us, bucket.at_us))
+    if refill <= bucket.debt:
+        return replace(bucket, debt=bucket.debt - refill)
+    rest = refill - bucket.debt
+    if rest >= bucket.held:
+        return replace(bucket, debt=0, held=0, left=1.0, since_us=now_us)
+    left, held = bucket.left * (1 - rest / bucket.held), bucket.held - rest
+    if left < LEAST_LEFT:
+        return replace(bucket, debt=held, held=0, left=1.0, since_us=now_us)
+    return replace(bucket, debt=0, held=held, left=left)
 
 
 def ask(bucket: Bucket, rate: Rate, units: int, now_us: int) -> Decision:
     """Return what ``bucket`` says to ``units``; 0 only looks, more than the burst never fits."""
-    debt = paid(bucket, now_us, rate.limit).debt
+    now = paid(bucket, now_us, rate.limit)
+    debt = now.debt + now.held
     room = (rate.burst - units) * rate.period_us - debt
     after = debt + (units * rate.period_us if room >= 0 else 0)
     left = max(rate.burst * rate.period_us - after, 0) // rate.period_us
@@ -106,29 +127,32 @@ def ask(bucket: Bucket, rate: Rate, units: int, now_us: int) -> Decision:
 
 
 def take(bucket: Bucket, rate: Rate, units: int, now_us: int) -> tuple[Bucket, Taken]:
-    """Take ``units`` whatever the bucket says, and return what is needed to undo it."""
+    """Hold ``units`` whatever the bucket says, and return what is needed to settle that."""
     now = paid(bucket, now_us, rate.limit)
-    debt, total = now.debt + units * rate.period_us, now.total + units
-    return Bucket(debt, now.at_us, total, rate.limit), Taken(units, total, rate.limit)
+    held = replace(now, held=now.held + units * rate.period_us, limit=rate.limit)
+    return held, Taken(units, now.left, rate.limit)
 
 
-def give_back(
-    bucket: Bucket, taken: Taken, units: int, now_us: int, period_us: int = MINUTE_US
+def charge(bucket: Bucket, units: int, period_us: int = MINUTE_US) -> Bucket:
+    """Charge ``units`` for which nothing is held."""
+    return replace(bucket, debt=bucket.debt + units * period_us)
+
+
+def settle(
+    bucket: Bucket, taken: Taken, at_us: int, used: int, now_us: int, period_us: int = MINUTE_US
 ) -> Bucket:
-    """Undo ``units`` of a take, as far as that still matters.
+    """Put ``used`` units, 0 gives all back, in the place of what a request holds since ``at_us``.
 
-    Debts are paid in the order in which they were made, so what was taken later is owed last. The
-    rest of the debt is what is still owed of this take and of earlier ones: no more than that is
-    given back. What has been refilled meanwhile was there for others already.
-
-    So nobody is ever let in too early, whatever was taken and undone meanwhile: the bucket never
-    owes less than if the undone units had never been taken. It may owe more: what was taken later
-    counts whole, also where it was undone itself. Of a request that runs for longer than its
-    bucket takes to refill, the rest of its hold is lost.
+    What has been refilled of the hold meanwhile pays for the use; if the use was less, the rest of
+    that is lost: it would have been there for others already. So nobody is ever let in too early,
+    whatever is settled and given back in whatever order.
     """
     now = paid(bucket, now_us)
-    still = now.debt - (now.total - taken.total) * period_us
-    return replace(now, debt=now.debt - max(min(units * period_us, still), 0))
+    whole, mine = taken.units * period_us, 0
+    if at_us >= now.since_us:
+        mine = min(floor(whole * (now.left / taken.left)), now.held)
+    debt = now.debt + max(used * period_us - (whole - mine), 0)
+    return replace(now, debt=debt, held=now.held - mine)
 
 
 def _divided_up(a: int, b: int) -> int:

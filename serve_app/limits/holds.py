@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 from serve_app.errors import StoreUnavailable
@@ -51,7 +50,7 @@ class Holds:
 
     def running(self) -> int:
         """Return how many requests hold something here."""
-        return len(self._running)
+        return len(self._running) + (self._local.running if self._local is not None else 0)
 
     def owed(self) -> int:
         """Return how many requests are still to be settled."""
@@ -109,12 +108,16 @@ class Holds:
         ]
         try:
             reply = await self._store.run("hold", names, args)
-        except StoreUnavailable:
+        except StoreUnavailable as away:
             if self._local is None:
                 raise
-            return self._local.hold(claim, demand, terms or Terms(), model, request)
+            try:
+                return self._local.hold(claim, demand, terms or Terms(), model, request)
+            except StoreUnavailable as refused:
+                refused.details = away.details
+                raise
         held = _read(claim, request, model, reply)
-        if self._local is not None and held.state is State.KNOWN:
+        if self._local is not None:
             self._local.saw(held)
         if any(held.leases):
             self._running[request] = held
@@ -134,17 +137,23 @@ class Holds:
             done.set_result(None)
 
     async def _settle(self, held: Hold, charge: Charge | None) -> None:
-        self._running.pop(held.request, None)
-        if held.local and self._local is not None:
-            self._local.settle(held, charge)
-            held = held if charge is not None else replace(held, leases=NO_LEASES)
-        if charge is None and not any(held.leases):
+        ran = self._running.pop(held.request, None)
+        if self._local is not None and ran is not None:
+            self._local.ended(held, charge)
+        if charge is None and (held.local or not any(held.leases)):
+            self._settle_here(held, charge)
             return
         step = settling(held, charge)
         try:
             await self._store.run("settle", *step)
         except StoreUnavailable:
             self._owed.append(step)
+        finally:
+            self._settle_here(held, charge)
+
+    def _settle_here(self, held: Hold, charge: Charge | None) -> None:
+        if self._local is not None and held.local:
+            self._local.settle(held, charge)
 
     async def pay(self) -> None:
         """Settle what is owed, a bounded part of it.
@@ -153,6 +162,8 @@ class Holds:
             StoreUnavailable: some of it is still owed.
         """
         await self._owed.pay(self._store)
+        if self._local is not None and not self._owed:
+            self._local.all_settled()
 
     async def all_settled(self) -> None:
         """Return when nothing is being settled any more, and nothing owed.

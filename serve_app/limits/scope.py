@@ -5,7 +5,7 @@ two equal. A gateway that has lost its store counts with these as well.
 """
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from serve_app.allowance import BY_LETTER
@@ -19,23 +19,39 @@ SEAT_WAIT_US = 1_000_000
 """Nobody knows when a running request ends; whoever needs its place asks again in a second."""
 
 _LEASE = re.compile(r"\S+ (\d+)(.*)")
-_TERM = re.compile(r"([A-Za-z]+) (\d+) (\d+) (\d+)")
+_TERM = re.compile(r"([A-Za-z]+) (\d+) (\S+) (\d+)")
 
 
-def lease_text(request: str, at_us: int, taken: Mapping[str, Taken]) -> str:
+@dataclass(frozen=True, slots=True)
+class Used:
+    """What one request holds of a window: units, and which window it was."""
+
+    units: int
+    number: int
+
+
+def lease_text(request: str, at_us: int, taken: Mapping[str, Taken | Used]) -> str:
     """Return what a request holds of a scope, as the store keeps it."""
-    terms = [f"{name} {one.units} {one.total} {one.limit}" for name, one in taken.items()]
+    terms = [
+        f"{name} {one.units} {one.left:.17g} {one.limit}"
+        if isinstance(one, Taken)
+        else f"{name} {one.units} {one.number} 0"
+        for name, one in taken.items()
+    ]
     return " ".join([f"{request} {at_us}", *terms])
 
 
-def lease_read(text: str) -> tuple[int, dict[str, Taken]]:
+def lease_read(text: str) -> tuple[int, dict[str, Taken | Used]]:
     """Return since when a lease is held, and what it holds."""
     found = _LEASE.fullmatch(text)
     if found is None:
         return 0, {}
-    at_us = int(found[1])
-    terms = [(name, [int(one) for one in rest]) for name, *rest in _TERM.findall(found[2])]
-    return at_us, {name: Taken(*figures) for name, figures in terms}
+    return int(found[1]), {
+        name: Taken(int(units), float(mark), int(limit))
+        if int(limit)
+        else Used(int(units), int(mark))
+        for name, units, mark, limit in _TERM.findall(found[2])
+    }
 
 
 @dataclass(slots=True)
@@ -43,17 +59,15 @@ class Scope:
     """The state of one scope; changed in place.
 
     Attributes:
-        born_us: when it began to remember; before that everything was full.
         values: of each field.
         leases: until when each is held, ms.
     """
 
-    born_us: int | None = None
     values: dict[str, Bucket | Window] = field(default_factory=dict)
     leases: dict[str, int] = field(default_factory=dict)
 
     def release_expired(self, bounds: Sequence[Bound], now_us: int) -> None:
-        """Give back what gateways that are gone still hold of ``bounds``, some of it at least."""
+        """Give back what gateways that are gone still hold, some of it at least."""
         expired = sorted(
             (until_ms, lease)
             for lease, until_ms in self.leases.items()
@@ -62,7 +76,10 @@ class Scope:
         if expired:
             self.keep(bounds, now_us)
         for _, lease in expired[:RELEASED_AT_ONCE]:
-            self._settle(lease, {}, now_us, only=self.values)
+            del self.leases[lease]
+            at_us, terms = lease_read(lease)
+            for name in terms.keys() & self.values.keys():
+                self._correct(name, terms[name], at_us, 0, now_us)
 
     def ask(self, bound: Bound, units: int, least: int, now_us: int) -> Decision:
         """Return what ``bound`` says to ``units``, of which it gives as many as it can ever hold.
@@ -92,7 +109,7 @@ class Scope:
 
     def take(self, request: str, units: Mapping[Bound, int], now_us: int, until_ms: int) -> str:
         """Take ``units`` of each bound and return the lease."""
-        taken: dict[str, Taken] = {}
+        taken: dict[str, Taken | Used] = {}
         for bound, count in units.items():
             name = bound.field
             if bound.limit == 0 or bound.kind.unit == "seats":
@@ -103,9 +120,7 @@ class Scope:
             else:
                 here = self._window(name, now_us)
                 self.values[name] = window.charged(here, here.number, count)
-                taken[name] = Taken(count, here.number, 0)
-        if taken and self.born_us is None:
-            self.born_us = now_us
+                taken[name] = Used(count, here.number)
         lease = lease_text(request, now_us, taken)
         self.leases[lease] = until_ms
         return lease
@@ -113,8 +128,7 @@ class Scope:
     def keep(self, bounds: Sequence[Bound], now_us: int) -> None:
         """Bring all values up to date and forget those of other limits that matter no more.
 
-        A limit that comes back knows what was used of it. Once one was forgotten, what is held
-        from before gives nothing back.
+        A limit that comes back knows what was used of it.
         """
         kept = {one.field: one for one in bounds if one.limit and one.kind.period}
         values: dict[str, Bucket | Window] = {}
@@ -126,15 +140,12 @@ class Scope:
             was = self.values[name]
             value = gcra.paid(was, now_us) if isinstance(was, Bucket) else was
             if isinstance(value, Bucket):
-                matters = value.debt > 0
+                matters = value.debt + value.held > 0
             else:
                 matters = value.number == self._window(name, now_us).number
             if matters:
                 values[name] = value
-            else:
-                self.born_us = now_us
         self.values = values
-        self.born_us = now_us if values and self.born_us is None else self.born_us
 
     def settle(self, lease: str, used: Mapping[str, int], now_us: int) -> None:
         """Put what was ``used``, by unit, in the place of what ``lease`` holds.
@@ -144,52 +155,42 @@ class Scope:
         for name, value in self.values.items():
             if isinstance(value, Bucket):
                 self.values[name] = gcra.paid(value, now_us)
-        self._settle(lease, used, now_us)
-
-    def _settle(
-        self,
-        lease: str,
-        used: Mapping[str, int],
-        now_us: int,
-        only: Collection[str] | None = None,
-    ) -> None:
         until_ms = self.leases.pop(lease, None)
+        late = until_ms is not None and until_ms <= now_us // 1_000
         at_us, terms = lease_read(lease)
         for name, taken in terms.items():
-            if only is not None and name not in only:
-                continue
             units = used.get(BY_LETTER[name[-1]].unit, 0)
-            if until_ms is not None and until_ms <= now_us // 1_000:
-                self._correct(name, taken, -taken.units, at_us, now_us)
-            elif until_ms is not None:
-                units -= taken.units
-            self._correct(name, taken, units, at_us, now_us)
+            if until_ms is not None:
+                self._correct(name, taken, at_us, 0 if late else units, now_us)
+            if until_ms is None or late:
+                self._charge(name, taken, units, now_us)
 
-    def _correct(self, name: str, taken: Taken, more: int, at_us: int, now_us: int) -> None:
-        """Charge so much ``more`` than was taken at ``at_us``, or give back as much as less."""
-        value = self._corrected(name, taken, more, at_us, now_us)
-        spent = value.debt if isinstance(value, Bucket) else value.used
-        if name in self.values or spent:
-            self.values[name] = value
-            self.born_us = now_us if self.born_us is None else self.born_us
+    def _correct(self, name: str, taken: Taken | Used, at_us: int, used: int, now_us: int) -> None:
+        """Put ``used`` units in the place of what a request holds since ``at_us``."""
+        if isinstance(taken, Used):
+            here = self._window(name, now_us)
+            self.values[name] = window.charged(here, taken.number, used - taken.units)
+        else:
+            bucket = self._settled(name, taken, now_us)
+            self.values[name] = gcra.settle(bucket, taken, at_us, used, now_us)
 
-    def _corrected(
-        self, name: str, taken: Taken, more: int, at_us: int, now_us: int
-    ) -> Bucket | Window:
-        if BY_LETTER[name[-1]].period != "minute":
-            return window.charged(self._window(name, now_us), taken.total, more)
+    def _charge(self, name: str, taken: Taken | Used, used: int, now_us: int) -> None:
+        """Charge ``used`` units for which nothing is held any more."""
+        if isinstance(taken, Used):
+            self.values[name] = window.charged(self._window(name, now_us), taken.number, used)
+        else:
+            self.values[name] = gcra.charge(self._settled(name, taken, now_us), used)
+
+    def _settled(self, name: str, taken: Taken, now_us: int) -> Bucket:
+        """Return the bucket that a request took from; refilled since, if it is not there."""
         was = self.values.get(name)
-        bucket = was if isinstance(was, Bucket) else Bucket(at_us=now_us, limit=taken.limit)
-        if more >= 0:
-            return gcra.take(bucket, Rate(bucket.limit, 1), more, now_us)[0]
-        if at_us < (now_us if self.born_us is None else self.born_us):
-            return gcra.paid(bucket, now_us)
-        return gcra.give_back(bucket, taken, -more, now_us)
+        fresh = Bucket(at_us=now_us, since_us=now_us, limit=taken.limit)
+        return gcra.paid(was, now_us) if isinstance(was, Bucket) else fresh
 
     def _bucket(self, bound: Bound, now_us: int) -> Bucket:
         """Return the bucket of a rate, to be paid at the limit that it has now."""
         was = self.values.get(bound.field)
-        bucket = was if isinstance(was, Bucket) else Bucket(at_us=now_us)
+        bucket = was if isinstance(was, Bucket) else Bucket(at_us=now_us, since_us=now_us)
         return replace(bucket, limit=bound.limit)
 
     def _window(self, name: str, now_us: int) -> Window:

@@ -12,6 +12,10 @@ are one decision.
 model would have to be declared by whoever calls the step, and nobody knows all gateways; a message
 needs no key. A lost message is caught by a look every 250 ms.
 
+**Decided: without the store there is no line.** A gateway lends its share of the seats it last
+heard of, less those that the store lent it before. Who finds none asks again, the store first, so
+that it stands in line as soon as there is one.
+
 **Decided: one class, first come first served.** Classes and fairness widen ``order.py`` and the
 steps it is the twin of; nothing else knows the order.
 

@@ -27,6 +27,9 @@ from serve_app.settings import QueueClass
 from serve_app.store import Address, Store, keys, registry
 
 TEND_S = 0.25
+PAID_AT_ONCE = 1_000
+"""Tickets of one model that leave with one look, in one round trip."""
+
 _log = logging.getLogger("sluicegate.queueing")
 
 
@@ -143,11 +146,13 @@ class Line:
                 raise _full(waiting=rest[0], rate=float(rest[3]))
             waiter.arrived_us = rest[2]
             if said == "waiting":
-                replica, info = await self._turn(waiter, queue_class, waited_ms)
+                asked_ms = (time.monotonic() - began_s) * 1_000
+                replica, info = await self._turn(waiter, queue_class, waited_ms + asked_ms)
             else:
                 waiter.turn.cancel()
                 replica, info = rest[0], rest[1]
             waited_ms += (time.monotonic() - began_s) * 1_000 if said != "seated" else 0.0
+            self._local.lent(ticket, replica)
             at = Address.from_json(info)
             return Seat(replica, at, waiter.arrived_us, waited_ms, queue_class.name)
         finally:
@@ -162,19 +167,23 @@ class Line:
         avoid: str,
     ) -> list[Any]:
         """Return what the store says to a ticket; while it is away, a seat of our own share."""
-        try:
-            reply: list[Any] = await self._store.run(
-                "line_enter",
-                self._keys[waiter.model],
-                [ticket, queue_class.max_tickets, waiter.arrived_us, avoid],
-            )
-        except StoreUnavailable:
-            patience_s = max(0.0, queue_class.max_wait_s - waited_ms / 1_000)
-            seat = await self._local.take(ticket, waiter.model, avoid=avoid, patience_s=patience_s)
-            if seat is None:
-                raise
-            reply = ["here", *seat, waiter.arrived_us]
-        return reply
+        args: list[str | int | float] = [ticket, queue_class.max_tickets, waiter.arrived_us, avoid]
+        ends_s = time.monotonic() + max(0.0, queue_class.max_wait_s - waited_ms / 1_000)
+        while True:
+            try:
+                reply: list[Any] = await self._store.run(
+                    "line_enter", self._keys[waiter.model], args
+                )
+                return reply
+            except StoreUnavailable:
+                left_s = ends_s - time.monotonic()
+                seat = await self._local.take(
+                    ticket, waiter.model, avoid=avoid, patience_s=min(left_s, TEND_S)
+                )
+                if seat is not None:
+                    return ["here", *seat, waiter.arrived_us]
+                if left_s <= TEND_S or not self._local.has(waiter.model):
+                    raise
 
     async def _turn(
         self, waiter: "_Waiter", queue_class: QueueClass, waited_ms: float
@@ -220,9 +229,9 @@ class Line:
             waiter.turn.set_result((replica, info))
 
     async def _tend(self) -> None:
-        looks = [partial(self._look, model) for model in self._keys]
+        parts = [partial(do, model) for do in (self._look, self._pay) for model in self._keys]
         while not self._closing:
-            await self._try("the line", [*looks, self._pay])
+            await self._try("the line", parts)
             await asyncio.sleep(TEND_S)  # the look that catches a lost message
 
     async def _do_chores(self) -> None:
@@ -276,9 +285,12 @@ class Line:
         if said == "seated":
             self._wake(ticket, rest[0], rest[1])
 
-    async def _pay(self) -> None:
-        for ticket, model in list(self._owed.items()):
-            await self._store.run("line_leave", self._keys[model], [ticket])
+    async def _pay(self, model: str) -> None:
+        """Give back a bounded part of what is owed to the line of ``model``."""
+        names = self._keys[model]
+        owed = [ticket for ticket, whose in self._owed.items() if whose == model][:PAID_AT_ONCE]
+        await self._store.run_many("line_leave", [(names, [ticket]) for ticket in owed])
+        for ticket in owed:
             del self._owed[ticket]
 
 

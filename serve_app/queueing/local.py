@@ -1,6 +1,7 @@
 """Seats while the store is away: each gateway lends its share of those it last heard of.
 
-There is no line: whoever finds no seat asks again until its class's patience ends.
+What the store lent to this gateway before counts as part of its share. There is no line: whoever
+finds no seat asks again, and asks the store first, until its class's patience ends.
 """
 
 import asyncio
@@ -39,6 +40,10 @@ class LocalSeats:
         self._info[model], self._seats[model] = info, seats
         self._gateways[model] = max(gateways, 1)
 
+    def has(self, model: str) -> bool:
+        """Return whether waiting for a seat of ``model`` makes sense: it has a replica."""
+        return bool(self._info.get(model))
+
     async def take(
         self, ticket: str, model: str, *, avoid: str, patience_s: float
     ) -> tuple[str, str] | None:
@@ -46,18 +51,25 @@ class LocalSeats:
         loop = asyncio.get_running_loop()
         deadline_s = loop.time() + patience_s
         while (found := self._roomiest(model, avoid)) is None:
-            if not self._info.get(model) or loop.time() >= deadline_s:
+            if not self.has(model) or loop.time() >= deadline_s:
                 return None
             await asyncio.sleep(ASK_AGAIN_S)
-        self._lent[ticket] = found
-        self._running[found] += 1
+        self.lent(ticket, found)
         return found, self._info[model][found]
 
+    def lent(self, ticket: str, replica: str) -> None:
+        """Take note that ``ticket`` has a seat on ``replica``, whoever lent it; it must leave."""
+        if self.open and ticket not in self._lent:
+            self._lent[ticket] = replica
+            self._running[replica] += 1
+
     def leave(self, ticket: str) -> None:
-        """Give the seat of ``ticket`` back, if it has one of these."""
+        """Give the seat of ``ticket`` back, if it has one."""
         replica = self._lent.pop(ticket, None)
         if replica is not None:
             self._running[replica] -= 1
+            if not self._running[replica]:
+                del self._running[replica]
 
     def _roomiest(self, model: str, avoid: str) -> str | None:
         """Return the replica with the most room, another than ``avoid`` if there is one."""

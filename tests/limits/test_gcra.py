@@ -4,10 +4,10 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 
 import pytest
-from hypothesis import assume, example, given, settings
+from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
-from serve_app.limits.gcra import MINUTE_US, Bucket, Rate, Taken, ask, give_back, paid, take
+from serve_app.limits.gcra import MINUTE_US, Bucket, Rate, Taken, ask, charge, paid, settle, take
 
 SECOND_US = 1_000_000
 RATE = Rate(limit=1, burst=5, period_us=SECOND_US)
@@ -18,7 +18,19 @@ RATES = st.builds(
     Rate, st.integers(1, 10**4), st.integers(1, 50), st.sampled_from([7, SECOND_US, MINUTE_US])
 )
 UNITS = st.integers(0, 60)
-BUCKETS = st.builds(Bucket, st.integers(0, 10**10), TIMES, st.integers(0, 99), st.integers(1, 99))
+BUCKETS = st.builds(
+    Bucket,
+    debt=st.integers(0, 10**10),
+    held=st.integers(0, 10**10),
+    at_us=TIMES,
+    left=st.floats(0.01, 1),
+    limit=st.integers(1, 99),
+)
+
+
+def owed(bucket: Bucket) -> int:
+    """All that is not refilled."""
+    return bucket.debt + bucket.held
 
 
 def test_story() -> None:
@@ -80,33 +92,38 @@ def test_nothing_is_always_there(bucket, now: int, rate: Rate) -> None:
 
 @dataclass
 class Ledger:
-    """A bucket, and beside it what was admitted and not undone."""
+    """A bucket, and beside it what was admitted and used."""
 
     rate: Rate
     bucket: Bucket = field(default_factory=Bucket)
     now_us: int = 0
     takes: list[tuple[int, Taken]] = field(default_factory=list)
     kept: list[int] = field(default_factory=list)
-    """Units of each take that were not given back."""
+    """Units of each take: held, or used once it is settled."""
+    open: list[int] = field(default_factory=list)
+    """Which takes are not settled."""
 
     def take(self, units: int) -> None:
         if ask(self.bucket, self.rate, units, self.now_us).allowed:
             self.bucket, taken = take(self.bucket, self.rate, units, self.now_us)
+            self.open.append(len(self.takes))
             self.takes.append((self.now_us, taken))
             self.kept.append(units)
 
-    def undo(self, which: int, units: int) -> None:
-        """Give back up to ``units`` of a take."""
-        if self.takes:
-            at = which % len(self.takes)
-            units = min(units, self.kept[at])
-            taken, period = self.takes[at][1], self.rate.period_us
-            self.bucket = give_back(self.bucket, taken, units, self.now_us, period)
-            self.kept[at] -= units
+    def settle(self, which: int, used: int) -> None:
+        """Settle one of the open takes: it used so much, or all of it."""
+        if self.open:
+            at = self.open.pop(which % len(self.open))
+            at_us, taken = self.takes[at]
+            self.kept[at] = min(used, self.kept[at])
+            self.bucket = settle(
+                self.bucket, taken, at_us, self.kept[at], self.now_us, self.rate.period_us
+            )
 
     def overspend(self, units: int) -> None:
         """Charge what nobody was asked for: a request used more than it held."""
-        self.bucket, _ = take(self.bucket, self.rate, units, self.now_us)
+        now = paid(self.bucket, self.now_us, self.rate.limit)
+        self.bucket = charge(now, units, self.rate.period_us)
 
     def over_admitted(self) -> int:
         """Return by how much the worst window admitted more than its share, in units × µs."""
@@ -130,16 +147,16 @@ class Ledger:
 
 MOVES = st.lists(
     st.tuples(
-        st.sampled_from(["take", "take", "take", "undo", "undo", "overspend"]),
+        st.sampled_from(["take", "take", "take", "settle", "settle", "overspend"]),
         st.integers(0, 12),  # µs that pass before
-        st.integers(1, 9),  # units
+        st.integers(0, 9),  # units
         st.integers(0, 99),  # which take
     ),
     max_size=60,
 )
 
 
-@settings(max_examples=3_000)
+@settings(max_examples=2_000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @example(  # A, B behind it; A undone; C after all of that; B undone: C's debt is its own
     limit=1,
     burst=9,
@@ -147,9 +164,9 @@ MOVES = st.lists(
     moves=[
         ("take", 0, 5, 0),
         ("take", 0, 4, 0),
-        ("undo", 2, 5, 0),
+        ("settle", 2, 0, 0),
         ("take", 9, 9, 0),
-        ("undo", 0, 9, 1),
+        ("settle", 0, 0, 0),
         ("take", 0, 9, 0),
     ],
 )
@@ -160,27 +177,27 @@ MOVES = st.lists(
     moves=MOVES,
 )
 def test_no_window_admits_more_than_its_share(limit, burst, period, moves) -> None:
-    """Whatever is taken, and undone in whole or part at any later time in any order.
+    """Whatever is taken, and settled for as much or less at any later time in any order.
 
-    Between any two moments the units that were admitted and not given back are at most the burst
-    and what came back in between. What a request used beyond its hold nobody admitted; it counts
+    Between any two moments the units that were admitted and used are at most the burst and what
+    came back in between. What a request used beyond its hold nobody admitted; it counts
     against the others only. And after every move the bucket owes at least what it would owe if the
-    undone units had never been taken: that is why.
+    unused units had never been taken: that is why.
     """
     ledger = Ledger(Rate(limit, burst, period))
     for move, gap_us, units, which in moves:
         ledger.now_us += gap_us
         if move == "take":
             ledger.take(min(units, burst))
-        elif move == "undo":
-            ledger.undo(which, units)
+        elif move == "settle":
+            ledger.settle(which, units)
         else:
             ledger.overspend(units)
-        assert paid(ledger.bucket, ledger.now_us).debt >= ledger.owed_at_least()
+        assert owed(paid(ledger.bucket, ledger.now_us)) >= ledger.owed_at_least()
     assert ledger.over_admitted() <= 0
 
 
-@settings(max_examples=1_000)
+@settings(max_examples=600, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     limits=st.lists(st.integers(1, 4), min_size=2, max_size=2),
     changes=st.sets(st.integers(0, 59)),
@@ -196,7 +213,7 @@ def test_a_change_of_the_limit_gives_nothing_away(limits, changes, burst, moves)
         if move == "take":
             ledger.take(min(units, burst))
         else:
-            ledger.undo(which, units)
+            ledger.settle(which, units)
     ledger.rate = Rate(max(limits), burst, 1)
     assert ledger.over_admitted() <= 0
 
@@ -212,29 +229,48 @@ def test_what_was_lent_before_a_limit_was_lowered_is_not_given_back_twice() -> N
     bucket, _ = take(bucket, fast, 1_000, minute)
     bucket = paid(bucket, minute * 3 // 2)  # half of it has come back by the time of the change
     bucket, _ = take(bucket, slow, 1, minute * 3 // 2)
-    assert give_back(bucket, first, 1_000, minute * 3 // 2) == bucket
+    assert owed(settle(bucket, first, 0, 0, minute * 3 // 2)) == owed(bucket)
 
 
 @given(bucket=BUCKETS, now=TIMES, rate=RATES, units=st.integers(1, 50), later=TIMES)
 def test_giving_back_undoes_the_taking(bucket, now, rate, units, later) -> None:
-    """Given back at any time, with nothing else happening, it is as if nothing had been taken."""
+    """Given back at any time, with nothing else happening, it is as if nothing had been taken.
+
+    To a unit × µs or two: shares are rounded, to the safe side.
+    """
     assume(now >= bucket.at_us)
     after, taken = take(bucket, rate, units, now)
-    returned = give_back(after, taken, units, now + later, rate.period_us)
+    returned = settle(after, taken, now, 0, now + later, rate.period_us)
     untouched = paid(paid(bucket, now, rate.limit), now + later, rate.limit)
-    assert returned.debt == untouched.debt
+    if bucket.held == 0:
+        assert 0 <= owed(returned) - owed(untouched) <= 2
+    else:
+        assert owed(returned) >= owed(untouched) - 2
 
 
-@given(bucket=BUCKETS, now=TIMES, rate=RATES, units=st.integers(2, 50), part=st.integers(1, 49))
-def test_giving_back_in_parts_is_giving_back(bucket, now, rate, units, part) -> None:
-    """In two parts or at once is the same; more than is still owed is never given."""
-    assume(part < units)
+@given(bucket=BUCKETS, now=TIMES, rate=RATES, units=st.integers(1, 50), later=TIMES)
+def test_using_all_of_a_hold_changes_nothing(bucket, now, rate, units, later) -> None:
+    """A request that uses what it held is charged as if it had been charged when it came."""
     after, taken = take(bucket, rate, units, now)
-    period = rate.period_us
-    once = give_back(after, taken, units, now, period)
-    parts = give_back(give_back(after, taken, part, now, period), taken, units - part, now, period)
-    assert parts == once
-    assert once.debt >= 0
+    used = settle(after, taken, max(now, bucket.at_us), units, now + later, rate.period_us)
+    assert owed(used) == owed(paid(after, now + later))
+
+
+def test_of_many_at_once_each_is_charged_what_it_used() -> None:
+    """Fifty that hold 300 and use 30, ended in any order: what is left is short of 1,500.
+
+    Undone by the order of taking, the later ones counted whole against the earlier ones: ten times
+    as much was missing as had been used.
+    """
+    rate = Rate(20_000, 20_000)
+    ledger = Ledger(rate)
+    for _ in range(50):
+        ledger.take(300)
+    for which in (7, 0, 48, 3, 1, *range(45)):
+        ledger.now_us += 1_000
+        ledger.settle(which, 30)
+    missing = 20_000 - ask(ledger.bucket, rate, 0, ledger.now_us).left
+    assert 1_480 <= missing <= 1_500
 
 
 def test_what_has_refilled_is_not_given_back_again() -> None:
@@ -243,7 +279,7 @@ def test_what_has_refilled_is_not_given_back_again() -> None:
     after_a, a = take(Bucket(), rate, 1, 0)
     assert ask(after_a, rate, 1, MINUTE_US).allowed
     after_b, _ = take(after_a, rate, 1, MINUTE_US)
-    returned = give_back(after_b, a, 1, MINUTE_US + SECOND_US)
+    returned = settle(after_b, a, 0, 0, MINUTE_US + SECOND_US)
     assert ask(returned, rate, 1, MINUTE_US + SECOND_US).wait_us == MINUTE_US - SECOND_US
 
 
@@ -265,7 +301,7 @@ def share_admitted(seconds: int, over: int, *, lasts_s: int = 360) -> Fraction:
     for now_us in range(0, lasts_s * SECOND_US, step_us):
         ledger.now_us = now_us
         while running and running[0][0] <= now_us:
-            ledger.undo(running.pop(0)[1], 2 * (over - 1))
+            ledger.settle(ledger.open.index(running.pop(0)[1]), 2)
         while ask(ledger.bucket, rate, 2 * over, now_us).allowed:
             ledger.take(2 * over)
             running.append((now_us + seconds * SECOND_US, len(ledger.takes) - 1))
@@ -283,9 +319,9 @@ def share_admitted(seconds: int, over: int, *, lasts_s: int = 360) -> Fraction:
         (3, 15, 0.99, 1.02),
         (3, 19, 0.99, 1.02),
         (3, 20, 0.99, 1.02),
-        (3, 30, 0.65, 0.68),
-        (3, 60, 0.33, 0.34),
-        (3, 120, 0.33, 0.34),
+        (3, 30, 0.84, 0.88),
+        (3, 60, 0.52, 0.56),
+        (3, 120, 0.36, 0.40),
     ],
 )
 def test_under_contention_short_requests_lose_nothing(over, seconds, least, most) -> None:
@@ -297,8 +333,8 @@ def test_under_contention_short_requests_lose_nothing(over, seconds, least, most
 
     ====================  ====  ====  ====  ====  ====  ====  ====  =====
     a request runs for    10 s  20 s  25 s  30 s  40 s  60 s  90 s  120 s
-    holds 2 × its use     100%  100%  100%  100%   75%   50%   50%    50%
-    holds 3 × its use     100%  100%   80%   67%   50%   33%   33%    33%
+    holds 2 × its use     100%  100%  100%  100%  100%   81%   64%    57%
+    holds 3 × its use     100%  100%   97%   86%   68%   54%   43%    38%
     ====================  ====  ====  ====  ====  ====  ====  ====  =====
     """
     assert least <= share_admitted(seconds, over) <= most

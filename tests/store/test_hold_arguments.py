@@ -58,7 +58,7 @@ def client(store_url: str) -> Iterator["redis.Redis[Any]"]:
 
 
 PUT = """return redis.call('SET', KEYS[1], cmsgpack.pack(
-    {1, 1000, 1, 2e12, 'r', 5, 3, 5, 'T', 30, 20000, 0}))"""
+    {1000, 1, 2e12, 'r', 5, 0, 1, 1, 5, 'T', 30, 20000, 0, 0, 0}))"""
 """A state of a scope, as the steps write it."""
 
 

@@ -1,9 +1,11 @@
 """Starting and stopping: told early what is wrong, nothing left behind."""
 
 import contextlib
+import json
 import os
 import signal
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,9 @@ from serve_app import reaper
 from serve_app.store import EmbeddedStore
 from tests.running import ADMIN_KEY, RunningGate, chat, simulated, until
 from tests.stores import timed
+
+STREAMED = 200
+"""Tokens of a stream, some seconds long."""
 
 
 def alive(pids: list[int]) -> list[str]:
@@ -197,25 +202,27 @@ def test_two_gates_on_one_data_folder_are_one_too_many(gates, gate: RunningGate)
 def test_a_store_of_ones_own_is_used_and_its_loss_lets_nobody_in(tmp_path: Path, gates) -> None:
     """With SLUICEGATE_STORE_URL no Valkey of ours runs; while it is silent, 503 at once, for all.
 
-    When it answers again, so does the gate; nobody has to do anything.
+    What streams is streamed to its end, and paid afterwards. When the store answers again, so does
+    the gate; nobody has to do anything.
     """
     own = EmbeddedStore(tmp_path / "own")
     (valkey,) = [pid for pid in reaper.descendants(os.getpid()) if lies_in(pid, tmp_path / "own")]
     env = {"SLUICEGATE_STORE_URL": own.url, "SLUICEGATE_ADMIN_KEY": ADMIN_KEY}
-    config = simulated()
+    config = simulated(simulated={"decode_ms": 20.0})
     config["applications"][0]["args"]["store"] = {"timeout_ms": 250}
     gate = gates(config, env).start().ready()
     try:
         assert not any("valkey-server" in line for line in alive(gate.family()))
         with gate.client(gate.new_key()) as client, gate.client() as admin:
-            os.kill(valkey, signal.SIGSTOP)
-            refuses_all(client)
+            with streaming(client) as tokens:
+                os.kill(valkey, signal.SIGSTOP)
+                refuses_all(client)
+                assert "sluicegate_store_up 0.0" in admin.get("/metrics").text
+            assert (tokens, used(client)) == ([STREAMED], None)
             os.kill(valkey, signal.SIGCONT)
-            with timed() as took:
-                until(lambda: served(client), 10, "served again", every_s=0.02)
-            print(f"served again {took[0] * 1e3:.0f} ms after the store was back")
-            assert took[0] < 1.5
+            served_again(client)
             until(lambda: client.get("/health/ready").status_code == 200, 10, "ready again")
+            until(lambda: used(client) == STREAMED + 8, 10, "the settling")
             figures = admin.get("/metrics").text
         assert "sluicegate_store_up 1.0" in figures
         assert 'sluicegate_store_errors_total{state="timeout"}' in figures
@@ -240,6 +247,36 @@ def refuses_all(client: httpx.Client) -> None:
     assert (ready.status_code, ready.json()["store"]) == (503, "timeout")
     assert "does not answer in time" in ready.json()["store_message"]
     assert client.get("/health").status_code == 200
+
+
+@contextlib.contextmanager
+def streaming(client: httpx.Client) -> Iterator[list[int]]:
+    """Begin a stream of :data:`STREAMED` tokens; on leaving, the list says how many came."""
+    body = chat(stream=True, max_tokens=STREAMED, stream_options={"include_usage": True})
+    tokens: list[int] = []
+    with client.stream("POST", "/v1/chat/completions", json=body) as told:
+        lines = (line for line in told.iter_lines() if line)
+        next(lines)
+        yield tokens
+        *_, usage, end = lines
+    assert end == "data: [DONE]"
+    tokens.append(json.loads(usage.removeprefix("data: "))["usage"]["completion_tokens"])
+
+
+def used(client: httpx.Client) -> int | None:
+    """Return the output tokens that the ledger says were used; None if it cannot be read."""
+    told = client.get("/v1/usage", params={"group_by": "tenant"})
+    if told.status_code == 503:
+        return None
+    return sum(row["output_tokens"] for row in told.json()["data"])
+
+
+def served_again(client: httpx.Client) -> None:
+    """Check that the gate serves within moments of its store's return."""
+    with timed() as took:
+        until(lambda: served(client), 10, "served again", every_s=0.02)
+    print(f"served again {took[0] * 1e3:.0f} ms after the store was back")
+    assert took[0] < 1.5
 
 
 def served(client: httpx.Client) -> bool:

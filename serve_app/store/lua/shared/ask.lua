@@ -10,7 +10,7 @@ local function release(k, is, now_us)
     for _, term in ipairs(lease.terms) do
       local at = place_in(is, term.field)
       if at then
-        correct(is, at, lease, term, -term.units)
+        correct(is, at, lease, term, 0)
       end
     end
   end
@@ -19,25 +19,24 @@ end
 -- Reads a scope and brings the values of its bounds up to date.
 local function load(k, now_us)
   read_state(k, now_us)
-  local was, is = k.is, {k.is[1], now_us, k.is[3], k.is[4]}
+  local was, is = k.is, {math.max(now_us, k.is[1]), k.is[2], k.is[3]}
   for _, bound in ipairs(k.bounds) do
-    local from, at = place_in(was, bound.field), #is + 1
-    if bound.limit > 0 and bound.period ~= "none" then
-      bound.at, is[at], k.place[bound.field] = at, bound.field, nil
-      if bound.period == "minute" then
-        is[at + 1], is[at + 2], is[at + 3] = from and paid(k, from, bound.limit, now_us) or 0,
-                                             from and was[from + 2] or 0, bound.limit
-      else
-        local number, ends_us = window_of(bound.period, now_us)
-        is[at + 1], is[at + 2], is[at + 3] = from and was[from + 2] == number and was[from + 1] or 0,
-                                             number, 0
-        bound.ends_in_us = ends_us - now_us
+    local from = place_in(was, bound.field)
+    if bound.limit > 0 and bound.period == "minute" then
+      local debt, held, left, since_us = 0, 0, 1, now_us
+      if from then
+        debt, held, left, since_us = paid_at(was, from, bound.limit, now_us)
       end
+      bound.at = put(is, bound.field, debt, held, left, since_us, bound.limit)
+    elseif bound.limit > 0 and bound.period ~= "none" then
+      local number, ends_us = window_of(bound.period, now_us)
+      local used = from and was[from + 2] == number and was[from + 1] or 0
+      bound.at, bound.ends_in_us = put(is, bound.field, used, number, 0, 0, 0), ends_us - now_us
     end
   end
-  carry_over(k, is, now_us)
+  carry_over(k, was, is, now_us)
   k.is = is
-  if now_us >= is[3] * 1000 then
+  if now_us >= is[2] * 1000 then
     release(k, is, now_us)
   end
 end
@@ -51,7 +50,8 @@ local function ask(k, bound, full, least, now_us)
   elseif bound.limit == 0 then
     bound.left, bound.wait_us, bound.reset_us = 0, 0, 0
   elseif bound.period == "minute" then
-    bound.left, bound.wait_us, bound.reset_us = ask_bucket(k.is[bound.at + 1], bound, bound.units)
+    local debt = k.is[bound.at + 1] + k.is[bound.at + 2]
+    bound.left, bound.wait_us, bound.reset_us = ask_bucket(debt, bound, bound.units)
   else
     bound.left, bound.wait_us, bound.reset_us = ask_window(k.is[bound.at + 1], bound, bound.units,
                                                            bound.ends_in_us)

@@ -1,6 +1,6 @@
--- Twin: serve_app/limits/gcra.py. A bucket owes {debt, total}: what is still to be refilled, in units
--- × us of a minute so that nothing is rounded, and all units that were ever taken.
+-- Twin: serve_app/limits/gcra.py. Debts are in units × us of a minute, so that nothing is rounded.
 local MINUTE_US = 60000000
+local LEAST_LEFT = 1e-6 -- a share below it is too small to be told; what is held becomes a debt
 local MOST = 9007199254740992 -- up to here a number is exact
 
 local function server_time_us()
@@ -35,9 +35,28 @@ local function ask_bucket(debt, bound, units)
          after > 0 and divided_up(after, bound.limit) or 0
 end
 
--- The debt without `units` of a take after which `then_total` had ever been taken, as far as they are
--- still owed: debts are paid in their order, so what was taken later is owed last.
-local function given_back(debt, total, units, then_total)
-  local still = debt - (total - then_total) * MINUTE_US
-  return debt - math.max(math.min(units * MINUTE_US, still), 0)
+-- A bucket is {debt, held, left, since}: what was charged and is not refilled; what running requests
+-- hold and is not refilled; the share that is left of what was held at `since`, the last time that all
+-- was refilled. Brings it up to date, `refill` units × us later.
+local function paid(debt, held, left, since_us, refill, now_us)
+  if refill <= debt then
+    return debt - refill, held, left, since_us
+  elseif refill - debt >= held then
+    return 0, 0, 1, now_us
+  end
+  left, held = left * (1 - (refill - debt) / held), held - (refill - debt)
+  if left < LEAST_LEFT then
+    return held, 0, 1, now_us
+  end
+  return 0, held, left, since_us
+end
+
+-- Puts `used` units in the place of `units` that a request holds since `at_us`, when `then_left` was
+-- left; what is refilled of it already pays for the use. Returns debt and held.
+local function put_right(debt, held, left, since_us, units, at_us, then_left, used)
+  local all, mine = units * MINUTE_US, 0
+  if at_us >= since_us then
+    mine = math.min(math.floor(all * (left / then_left)), held)
+  end
+  return debt + math.max(used * MINUTE_US - (all - mine), 0), held - mine
 end

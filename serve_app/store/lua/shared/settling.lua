@@ -38,18 +38,19 @@ end
 -- Where the value of `term` is in the state, made if it is not there, and how long it matters at
 -- least, us; nil if its window is over.
 local function place_of(k, term, now_us)
-  local at, fresh, number, for_us = place_in(k.is, term.field), #k.is + 1, 0, 0
+  local at, number, for_us = place_in(k.is, term.field), 0, 0
   if term.period ~= "minute" then
     local ends_us
     number, ends_us = window_of(term.period, now_us)
     for_us = ends_us - now_us
-    if number ~= term.total then
+    if number ~= term.mark then
       return nil
     end
   end
-  if not at then
-    at = fresh
-    k.is[at], k.is[at + 1], k.is[at + 2], k.is[at + 3] = term.field, 0, number, term.limit
+  if not at and term.period == "minute" then
+    at = put(k.is, term.field, 0, 0, 1, now_us, term.limit)
+  elseif not at then
+    at = put(k.is, term.field, 0, number, 0, 0, 0)
   elseif number > 0 and k.is[at + 2] ~= number then
     k.is[at + 1], k.is[at + 2] = 0, number
   end

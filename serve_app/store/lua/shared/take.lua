@@ -21,25 +21,25 @@ local function bind_all(scopes, own, defaults, theirs, model)
   bind(scopes[4], one)
 end
 
--- Writes a scope for as long as it matters, and drops what is over; `until_ms` is when the lease ends
--- that comes on top, if one does.
+-- Writes a scope for as long as it matters, and drops what is over; `until_ms`: a new lease ends.
 local function save(k, now_us, until_ms)
   local is, now_ms, ttl_us = k.is, math.floor(now_us / 1000), k.others_us or 0
   if k.looked then
     if #k.expired > 0 then
       redis.call("ZREM", k.leases, unpack(k.expired))
     end
-    is[3] = tonumber(redis.call("ZRANGE", k.leases, 0, 0, "WITHSCORES")[2] or until_ms or 0)
+    is[2] = tonumber(redis.call("ZRANGE", k.leases, 0, 0, "WITHSCORES")[2] or until_ms or 0)
   end
-  is[3] = math.min(is[3], until_ms or is[3])
+  is[2] = math.min(is[2], until_ms or is[2])
   for _, bound in ipairs(k.bounds) do
     if bound.at then
-      ttl_us = math.max(ttl_us, bound.ends_in_us or divided_up(is[bound.at + 1], bound.limit))
+      ttl_us = math.max(ttl_us, bound.ends_in_us
+                                or divided_up(is[bound.at + 1] + is[bound.at + 2], bound.limit))
     end
   end
   local ttl_ms = math.ceil(ttl_us / 1000) + 1
-  is[4] = now_ms + ttl_ms
-  if #is > 4 then
+  is[3] = now_ms + ttl_ms
+  if #is >= FIRST then
     redis.call("SET", k.state, cmsgpack.pack(is), "PX", ttl_ms)
   end
 end
@@ -50,16 +50,19 @@ local function take(k, request, now_us, ttl_ms)
   for _, bound in ipairs(k.bounds) do
     local at = bound.wait_us == 0 and bound.at
     if at then
-      local rate = bound.period == "minute"
-      is[at + 1] = is[at + 1] + bound.units * (rate and MINUTE_US or 1)
-      is[at + 2] = is[at + 2] + (rate and bound.units or 0)
-      lease[#lease + 1] = string.format(" %s %d %d %d", bound.field, bound.units, is[at + 2], is[at + 3])
+      local mark = is[at + 2]
+      if bound.period == "minute" then
+        is[at + 2], mark = is[at + 2] + bound.units * MINUTE_US, is[at + 3]
+      else
+        is[at + 1] = is[at + 1] + bound.units
+      end
+      lease[#lease + 1] = string.format(" %s %d %.17g %d", bound.field, bound.units, mark, is[at + 5])
     end
   end
   local text, until_ms = table.concat(lease), math.floor(now_us / 1000) + ttl_ms
   save(k, now_us, until_ms)
   redis.call("ZADD", k.leases, until_ms, text)
-  local kept = kept_ms(math.max(ttl_ms * 1000, is[4] * 1000 - now_us))
+  local kept = kept_ms(math.max(ttl_ms * 1000, is[3] * 1000 - now_us))
   if redis.call("PEXPIRE", k.leases, kept, "GT") == 0 then
     redis.call("PEXPIRE", k.leases, kept, "NX") -- the first; what another still needs is kept longer
   end
