@@ -12,16 +12,21 @@ import logging
 import math
 import os
 import time
-from contextlib import suppress
 from typing import Any
 
 from ray import serve
 from ray.serve import Application
 
 from serve_app import auth, engine
-from serve_app.assembly import check_identity, holds_of, identity_of, line_of, tell_of
+from serve_app.assembly import (
+    check_identity,
+    holds_of,
+    identity_of,
+    line_of,
+    tell_of,
+    write_the_last,
+)
 from serve_app.environment import Secrets, data_dir, must_be_local
-from serve_app.errors import StoreUnavailable
 from serve_app.haproxy import HOST_ENV, PROXY_KEY_ENV
 from serve_app.ingress import Door, Gate, Relay
 from serve_app.limits import Ledger
@@ -75,7 +80,7 @@ class Gateway:
         )
         self._relay = Relay(first_byte_timeout_s=settings.gateway.first_byte_timeout_s)
         self._line = line_of(settings, self._store)
-        holds = holds_of(settings, self._store, self._line)
+        holds = self._holds = holds_of(settings, self._store, self._line)
         ledger = self._ledger = Ledger(self._store)
         audit = self._audit = Audit(self._store, keep_days=settings.audit.keep_days)
         self._identity = identity_of(settings, self._store, secrets, audit, os.environ)
@@ -156,10 +161,9 @@ class Gateway:
 
     async def __del__(self) -> None:
         """Give everything back; Serve awaits this after the last request."""
-        if hasattr(self, "_line"):
+        if hasattr(self, "_gate"):
             await self._line.close()
-            with suppress(StoreUnavailable):
-                await self._ledger.pay()
+            await write_the_last(self._gate.settling, self._holds, self._ledger)
             await self._identity.close()
             await self._relay.close()
             await self._store.close()

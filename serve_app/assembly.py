@@ -1,16 +1,21 @@
 """The rooms of *who is calling* and *how much*, put together for one gateway."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from contextlib import suppress
 
 from serve_app import auth
 from serve_app.environment import Secrets
+from serve_app.errors import StoreUnavailable
 from serve_app.ingress import ENDPOINTS, Identity
-from serve_app.limits import Holds, LocalLimits
+from serve_app.limits import Holds, Ledger, LocalLimits
 from serve_app.queueing import Line
 from serve_app.settings import Settings, SettingsError
 from serve_app.store import Store
 from serve_app.telemetry import Audit, Entry, Metrics
+
+LAST_S = 5.0
+"""Seconds that a gateway that ends gives each of what it still has to write."""
 
 
 def check_identity(settings: Settings, environ: Mapping[str, str]) -> None:
@@ -85,6 +90,25 @@ def tell_of(holds: Holds, metrics: Metrics) -> None:
     """Have ``metrics`` tell of ``holds``."""
     metrics.tell("sluicegate_holds", "Requests that hold something.", holds.running)
     metrics.tell("sluicegate_settlements_owed", "Requests still to be settled.", holds.owed)
+    metrics.tell("sluicegate_settlements_lost", "Requests that were never settled.", holds.lost)
+
+
+async def write_the_last(
+    settling: Collection[asyncio.Task[None]], holds: Holds, ledger: Ledger
+) -> None:
+    """Write what is being settled, owed or counted, as far as the store takes it in time.
+
+    Args:
+        settling: tasks that are still to settle something.
+        holds: wait for theirs, too.
+        ledger: has counted refusals.
+    """
+    for write in (holds.all_settled, ledger.pay):
+        with suppress(StoreUnavailable, TimeoutError):
+            async with asyncio.timeout(LAST_S):
+                if settling:
+                    await asyncio.wait(settling)
+                await write()
 
 
 class _Blocks:

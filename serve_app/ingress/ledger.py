@@ -13,14 +13,13 @@ from serve_app.ingress.admission import class_served
 from serve_app.ingress.asked import NO_STORE, must_be_tenant
 from serve_app.ingress.exchange import Exchange
 from serve_app.ingress.gate import Gate
-from serve_app.limits import FINEST, KEPT_HOURS, MEMBERS, NO_MODEL, Report
+from serve_app.limits import FINEST, HOUR_S, KEPT_HOURS, MEMBERS, NO_MODEL, Report
 
 ASKED = ("tenant", "key", "model", "class", "start", "end", "group_by", "format")
 ROWS_MAX = 20_000
 """Rows of one report; so many are sorted before anybody notices."""
 
 PART = 200
-HOUR_S, DAY_S = 3_600, 86_400
 _TENANT = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _KEY = re.compile(r"[0-9A-Za-z_-]{1,128}")
 _DATE = re.compile(r"\d{4}-\d\d-\d\d")

@@ -66,10 +66,11 @@ from serve_app.limits.holds import Holds
 from serve_app.limits.ledger import KEPT_HOURS, NO_MODEL, Ledger
 from serve_app.limits.local import LocalLimits
 from serve_app.limits.prices import cost_nanos, nanos_per_token
-from serve_app.limits.report import FINEST, MEMBERS, Report
+from serve_app.limits.report import FINEST, HOUR_S, MEMBERS, Report
 
 __all__ = [
     "FINEST",
+    "HOUR_S",
     "KEPT_HOURS",
     "MEMBERS",
     "NO_MODEL",

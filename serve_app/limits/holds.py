@@ -1,7 +1,7 @@
 """Take, renew and settle holds in the store, for one gateway."""
 
+import asyncio
 import time
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -10,15 +10,14 @@ from serve_app.limits.claim import Claim, State, record_of
 from serve_app.limits.demand import Demand, Terms
 from serve_app.limits.hold import NO_LEASES, Charge, Hold, Said
 from serve_app.limits.local import LocalLimits
+from serve_app.limits.owed import Owed, Step, sent
+from serve_app.limits.report import HOUR_US
 from serve_app.store import Store, keys
 
-MARK_TTL_S = 600
-OWED_MAX = 100_000
-HOUR_US = 3_600_000_000
-AT_ONCE = 256
-"""Steps that are sent in one round trip."""
-
-Step = tuple[list[str], list[str | int | float]]
+MARK_TTL_S = 86_400
+"""How long the store knows that a request was settled. A settling whose answer was lost is sent
+again when the store is back, and charged twice if it has forgotten by then: this bounds an outage.
+"""
 
 
 class Holds:
@@ -45,7 +44,9 @@ class Holds:
         self._ttl_ms, self._local = int(ttl_s * 1_000), local
         self._running: dict[str, Hold] = {}
         self._renewed_s = clock()
-        self._owed: deque[Step] = deque(maxlen=OWED_MAX)
+        self._due: set[str] = set()
+        self._settling: set[asyncio.Future[None]] = set()
+        self._owed = Owed(clock)
 
     def running(self) -> int:
         """Return how many requests hold something here."""
@@ -54,6 +55,10 @@ class Holds:
     def owed(self) -> int:
         """Return how many requests are still to be settled."""
         return len(self._owed)
+
+    def lost(self) -> int:
+        """Return how many requests will never be settled."""
+        return self._owed.lost
 
     @property
     def may_judge_alone(self) -> bool:
@@ -123,6 +128,15 @@ class Holds:
 
         A second call does nothing. Never raises: what fails is owed, and paid with :meth:`pay`.
         """
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._settling.add(done)
+        try:
+            await self._settle(held, charge)
+        finally:
+            self._settling.discard(done)
+            done.set_result(None)
+
+    async def _settle(self, held: Hold, charge: Charge | None) -> None:
         ran = self._running.pop(held.request, None)
         if self._local is not None and ran is not None:
             self._local.ended(held, charge)
@@ -142,18 +156,25 @@ class Holds:
             self._local.settle(held, charge)
 
     async def pay(self) -> None:
-        """Settle what is owed.
+        """Settle what is owed, a bounded part of it.
 
         Raises:
-            StoreUnavailable: the rest is still owed.
+            StoreUnavailable: some of it is still owed.
         """
-        while self._owed:
-            steps = [self._owed[at] for at in range(min(AT_ONCE, len(self._owed)))]
-            await self._store.run_many("settle", steps)
-            for _ in steps:
-                self._owed.popleft()
-        if self._local is not None:
+        await self._owed.pay(self._store)
+        if self._local is not None and not self._owed:
             self._local.all_settled()
+
+    async def all_settled(self) -> None:
+        """Return when nothing is being settled any more, and nothing owed.
+
+        Raises:
+            StoreUnavailable: some of it is still owed.
+        """
+        while self._settling:
+            await asyncio.wait(self._settling)
+        while self._owed:
+            await self.pay()
 
     async def renew(self) -> None:
         """Renew what runs here, four times in the life of a hold; call it often.
@@ -162,16 +183,18 @@ class Holds:
             StoreUnavailable: not all was renewed; what is given back meanwhile is still charged.
         """
         now_s = self._clock()
-        if now_s - self._renewed_s < self._ttl_ms / 4_000:
-            return
-        steps: list[Step] = [
-            (names[1::2], [self._ttl_ms, *held.leases])
-            for held in self._running.values()
+        if now_s - self._renewed_s >= self._ttl_ms / 4_000:
+            self._renewed_s, self._due = now_s, set(self._running)
+        steps: dict[str, Step] = {
+            held.request: (names[1::2], [self._ttl_ms, *held.leases])
+            for held in map(self._running.get, self._due)
+            if held is not None
             for names in [keys.scopes(held.claim.tenant, held.claim.bucket, held.model)]
-        ]
-        for at in range(0, len(steps), AT_ONCE):
-            await self._store.run_many("renew", steps[at : at + AT_ONCE])
-        self._renewed_s = now_s
+        }
+        failed = await sent(self._store, "renew", steps)
+        self._due = set(failed)
+        for err in failed.values():
+            raise err
 
 
 def demand_text(demand: Demand | None, terms: Terms) -> str:

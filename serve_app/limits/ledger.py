@@ -18,11 +18,9 @@ from functools import lru_cache
 from typing import TypeVar
 
 from serve_app.errors import InvalidRequest
-from serve_app.limits.report import FINEST, WHATS, Row
+from serve_app.limits.report import FINEST, HOUR_S, HOUR_US, WHATS, Row
 from serve_app.store import Store, keys
 
-HOUR_US = 3_600_000_000
-HOUR_S = 3_600
 KEPT_HOURS = 2_400
 """Hours that use is kept, a hundred days."""
 
@@ -106,6 +104,8 @@ class Ledger:
     async def pay(self) -> None:
         """Write down what was counted; each refusal once, however often this must be tried.
 
+        Refusals that are counted meanwhile, and begin another batch, wait for the next call.
+
         Raises:
             StoreUnavailable: what is not written is still known.
         """
@@ -113,7 +113,7 @@ class Ledger:
             if self._lost:
                 _log.warning("%d refusals were too many to be counted", self._lost)
                 self._lost = 0
-            while self._sending or self._counted:
+            for _ in range(bool(self._sending) + -(-len(self._counted) // BATCH)):
                 self._sending = self._sending or self._batch()
                 await self._store.run_many("usage_note", self._sending)
                 self._sending = []

@@ -34,6 +34,7 @@ MEMBERS = (*FINEST, "day", "month")
 FIGURES = (*WHATS[:6], "cost", "queue_seconds", "engine_seconds")
 """What is counted, as it is shown."""
 
+HOUR_S, HOUR_US = 3_600, 3_600_000_000
 PLACES = {"cost": 9, "queue_seconds": 3, "engine_seconds": 3}
 _LETTERS = {"day": 10, "month": 7}
 _RISKY = ("=", "+", "-", "@", "\t", "\r", "\n", "'")
@@ -118,13 +119,6 @@ class Report:
         yield _csv([[*self.by, *FIGURES]])
         for rows in self._parts(size):
             yield _csv([_cell(value) for value in shown(row).values()] for row in rows)
-
-
-def grouped(rows: Iterable[Row], by: Sequence[str]) -> list[Row]:
-    """Return ``rows`` summed into one per group, sorted by the group's members."""
-    report = Report(by)
-    report.add(rows)
-    return report.rows()
 
 
 def _sum(one: tuple[int, ...], other: tuple[int, ...]) -> tuple[int, ...]:

@@ -1,8 +1,10 @@
 """Take a seat, or wait in line for one, and give it back however it ends.
 
-One :class:`Line` serves all requests of one gateway. Its two background tasks *hear* (a seat came
-free for one of ours) and *tend* (we live; whom did a lost message forget?); what it could not give
-back because the store was away, it gives back when the store is there again.
+One :class:`Line` serves all requests of one gateway. Its background tasks *hear* (a seat came free
+for one of ours), *tend* (we live; whom did a lost message forget?) and do the gateway's other
+*chores*, which never make a sign of life late; what it could not give back because the store was
+away, it gives back when the store is there again. What fails for one model, or in one chore, keeps
+none of the others waiting.
 """
 
 import asyncio
@@ -14,6 +16,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from serve_app.errors import NoCapacity, QueueFull, QueueTimeout, ShuttingDown, StoreUnavailable
@@ -24,8 +27,8 @@ from serve_app.settings import QueueClass
 from serve_app.store import Address, Store, keys, registry
 
 TEND_S = 0.25
-PAID_AT_ONCE = 256
-"""Tickets that leave in one round trip."""
+PAID_AT_ONCE = 1_000
+"""Tickets of one model that leave with one look, in one round trip."""
 
 _log = logging.getLogger("sluicegate.queueing")
 
@@ -45,7 +48,6 @@ class Line:
     Attributes:
         gateway: this gateway's id.
         loads: what the store counted of each model at the last look.
-        tended: whether the last look reached the store.
     """
 
     def __init__(self, store: Store, models: Iterable[str], *, on_loss: str = "closed") -> None:
@@ -61,7 +63,12 @@ class Line:
         self._also: list[Callable[[], Awaitable[None]]] = []
         self._closing = False
         self.loads = {model: Load() for model in self._keys}
-        self.tended = False
+        self._troubled = {"the line": True, "the chores": True}
+
+    @property
+    def tended(self) -> bool:
+        """Whether the last look at every model, and each chore, reached the store."""
+        return not any(self._troubled.values())
 
     @property
     def alive(self) -> bool:
@@ -74,7 +81,8 @@ class Line:
 
     async def open(self) -> None:
         """Begin to hear and to tend."""
-        self._tasks = [asyncio.create_task(self._hear()), asyncio.create_task(self._tend())]
+        loops = (self._hear(), self._tend(), self._do_chores())
+        self._tasks = [asyncio.create_task(loop) for loop in loops]
 
     async def close(self) -> None:
         """Turn away whoever waits, give everything back and stop. Never raises."""
@@ -221,19 +229,28 @@ class Line:
             waiter.turn.set_result((replica, info))
 
     async def _tend(self) -> None:
+        parts = [partial(do, model) for do in (self._look, self._pay) for model in self._keys]
         while not self._closing:
-            try:
-                for model in self._keys:
-                    await self._look(model)
-                await self._pay()
-                for chore in self._also:
-                    await chore()
-                self.tended = True
-            except StoreUnavailable as err:
-                if self.tended:
-                    _log.warning("the line cannot be tended: %s", err)
-                self.tended = False  # a store that is away refuses at once, so we may ask often
+            await self._try("the line", parts)
             await asyncio.sleep(TEND_S)  # the look that catches a lost message
+
+    async def _do_chores(self) -> None:
+        """Beside the looks: however long a chore takes, nobody takes this gateway for dead."""
+        while not self._closing:
+            await self._try("the chores", self._also)
+            await asyncio.sleep(TEND_S)
+
+    async def _try(self, what: str, parts: Iterable[Callable[[], Awaitable[None]]]) -> None:
+        """Do each of ``parts``, whichever fail; a store that is away refuses at once."""
+        failed: StoreUnavailable | None = None
+        for part in parts:
+            try:
+                await part()
+            except StoreUnavailable as err:
+                failed = failed or err
+        if failed is not None and not self._troubled[what]:
+            _log.warning("%s cannot be tended: %s", what, failed)
+        self._troubled[what] = failed is not None
 
     async def _look(self, model: str) -> None:
         """Show that we live, take the counts, and wake whom a lost message forgot."""
@@ -268,14 +285,13 @@ class Line:
         if said == "seated":
             self._wake(ticket, rest[0], rest[1])
 
-    async def _pay(self) -> None:
-        for model, names in self._keys.items():
-            owed = [ticket for ticket, of in self._owed.items() if of == model]
-            for at in range(0, len(owed), PAID_AT_ONCE):
-                some = owed[at : at + PAID_AT_ONCE]
-                await self._store.run_many("line_leave", [(names, [one]) for one in some])
-                for ticket in some:
-                    del self._owed[ticket]
+    async def _pay(self, model: str) -> None:
+        """Give back a bounded part of what is owed to the line of ``model``."""
+        names = self._keys[model]
+        owed = [ticket for ticket, whose in self._owed.items() if whose == model][:PAID_AT_ONCE]
+        await self._store.run_many("line_leave", [(names, [ticket]) for ticket in owed])
+        for ticket in owed:
+            del self._owed[ticket]
 
 
 def _full(*, waiting: int, rate: float) -> QueueFull:

@@ -8,7 +8,7 @@ import re
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, cast
 
-from serve_app.errors import InvalidRequest
+from serve_app.errors import InvalidRequest, StoreUnavailable
 from serve_app.store import keys, scripts
 from serve_app.store.guarded import Guarded, Watch
 from serve_app.store.links import link_to
@@ -79,6 +79,34 @@ class Store:
             lambda redis: scripts.run_many(redis, step, calls),
             patience=PATIENT,
         )
+
+    async def run_each(
+        self, step: str, calls: Sequence[tuple[list[str], list[str | int | float]]]
+    ) -> list[Reply | StoreUnavailable]:
+        """Run one step many times in one round trip; return what was said to each.
+
+        Where a call alone was refused, its :class:`StoreUnavailable` stands in its place.
+
+        Raises:
+            StoreUnavailable: any of them may have happened.
+        """
+        told: list[Reply] = []
+
+        async def run(redis: Any) -> None:
+            told[:] = await scripts.run_each(redis, step, calls)
+            scripts.must_be_answers(told)
+
+        try:
+            if calls:
+                await self._guarded.ask(step, calls[0][0][0], run, patience=PATIENT)
+        except StoreUnavailable:
+            if not told:
+                raise
+        return [refusal(state_of(one), one) if isinstance(one, Exception) else one for one in told]
+
+    def server_of(self, key: str) -> str:
+        """Return which server has ``key``; empty if there is one, or nobody knows yet."""
+        return self._link.server_of(key)
 
     async def fields_of(self, names: Sequence[str], *fields: str) -> list[list[str | None]]:
         """Return the named fields of many hashes in one round trip."""

@@ -24,7 +24,7 @@
 | ``sg:{t:T}:leases-all`` | zset | what its requests hold, until ms | the same |
 | ``sg:{t:T}:spent-all|M`` | string | the same, of one model | the same |
 | ``sg:{t:T}:leases-all|M`` | zset | the same, of one model | the same |
-| ``sg:{t:T}:settled:R`` | string | request R was settled | after ten minutes |
+| ``sg:{t:T}:settled:R`` | string | request R was settled | after a day |
 | ``sg:{t:T}:usage:K:H`` | hash | use of a caller in UTC hour H, per model, class | after 100 days |
 | ``sg:{t:T}:used:H`` | set | ids of the callers with use in UTC hour H | after 100 days |
 | ``sg:{t:T}:learned:M`` | hash | bytes per token and length of replies | unused for 30 days |

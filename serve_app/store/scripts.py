@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any
 
-from redis.exceptions import NoScriptError
+from redis.exceptions import NoScriptError, ResponseError
 
 _REF = re.compile(r"\b(KEYS|ARGV)\[(\d+)\]")
 _INCLUDE = re.compile(r"^--@include (\w+)$", re.MULTILINE)
@@ -67,7 +67,18 @@ Calls = Sequence[tuple[list[str], list[str | int | float]]]
 async def run_many(redis: Any, name: str, calls: Calls) -> list[Any]:
     """Run one step many times, in one round trip to each server that has the keys.
 
-    The script is sent ahead of a second trip, to every server, only when one lacks it.
+    Raises:
+        TypeError: the counts are not those of its header; nothing was sent.
+    """
+    replies = await run_each(redis, name, calls)
+    must_be_answers(replies)
+    return replies
+
+
+async def run_each(redis: Any, name: str, calls: Calls) -> list[Any]:
+    """Run one step many times; the reply to each, an exception where the server refused it.
+
+    The script is sent ahead of another trip to each server that lacks it, with one of the calls.
 
     Raises:
         TypeError: the counts are not those of its header; nothing was sent.
@@ -75,16 +86,24 @@ async def run_many(redis: Any, name: str, calls: Calls) -> list[Any]:
     for keys, args in calls:
         _counted(name, keys, args)
     replies = await _piped(redis, name, calls)
-    lacking = [at for at, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
-    if lacking:
-        await redis.script_load(TEXTS[name])
-        again = await _piped(redis, name, [calls[at] for at in lacking])
-        for at, reply in zip(lacking, again, strict=True):
+    while lacking := [at for at, one in enumerate(replies) if isinstance(one, NoScriptError)]:
+        first, *rest = lacking
+        try:
+            replies[first] = await run(redis, name, *calls[first])
+        except ResponseError as err:
+            replies[first] = err
+        for at, reply in zip(
+            rest, await _piped(redis, name, [calls[at] for at in rest]), strict=True
+        ):
             replies[at] = reply
+    return replies
+
+
+def must_be_answers(replies: Sequence[Any]) -> None:
+    """Return if each is an answer; raise the first exception otherwise."""
     for reply in replies:
         if isinstance(reply, Exception):
             raise reply
-    return replies
 
 
 async def _piped(redis: Any, name: str, calls: Calls) -> list[Any]:

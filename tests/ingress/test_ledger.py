@@ -20,8 +20,8 @@ from serve_app.ingress import Door, Gate, Relay
 from serve_app.ingress import ledger as told_here
 from serve_app.ingress.ledger import Wanted, note_refusal, read_query
 from serve_app.limits import FINEST, Holds, Ledger, ledger
-from serve_app.limits.ledger import HOUR_S, HOUR_US, hour_text
-from serve_app.limits.report import FIGURES
+from serve_app.limits.ledger import hour_text
+from serve_app.limits.report import FIGURES, HOUR_S, HOUR_US
 from serve_app.queueing import Line
 from serve_app.settings import Settings
 from serve_app.store import Store, keys

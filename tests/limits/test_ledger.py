@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from serve_app.errors import InvalidRequest, StoreUnavailable
 from serve_app.limits import FINEST, Ledger, Report, ledger
-from serve_app.limits.ledger import BATCH, HOUR_US, PAGE, hour_text, rows_of
-from serve_app.limits.report import WHATS, Row
+from serve_app.limits.ledger import BATCH, PAGE, hour_text, rows_of
+from serve_app.limits.report import HOUR_US, WHATS, Row
 from serve_app.store import Store, keys
 
 DAYS_100_S = 100 * 86_400
@@ -245,6 +245,35 @@ async def test_many_callers_are_written_in_batches(store: Store, client) -> None
         counting.refused("t", f"k{number}", "m", "standard", NOW_US)
     await counting.pay()
     assert client.scard(USED) == BATCH + 1
+
+
+class Endless(Store):
+    """A store under which somebody is refused with every call."""
+
+    counting: Ledger
+    calls = 0
+
+    async def run_many(self, step: str, calls: Sequence[Any]) -> list[Any]:
+        self.calls += 1
+        self.counting.refused("t", f"k{self.calls}", "m", "standard", NOW_US)
+        return await super().run_many(step, calls)
+
+
+async def test_a_pay_ends_however_many_are_refused_meanwhile(store_url: str, client) -> None:
+    """It writes what was counted when it began; the next one goes on."""
+    client.flushall()
+    store = Endless(store_url, timeout_ms=10_000)
+    counting = store.counting = Ledger(store)
+    async with asyncio.timeout(10):
+        for number in range(BATCH + 1):
+            counting.refused("t", f"first{number}", "m", "standard", NOW_US)
+        await counting.pay()
+        assert store.calls == 2
+        assert client.scard(USED) == BATCH + 2  # one of those refused meanwhile went along
+        await counting.pay()
+    assert store.calls == 3
+    assert client.scard(USED) == BATCH + 3
+    await store.close()
 
 
 async def test_whose_and_which_hours(store: Store, client) -> None:

@@ -526,7 +526,7 @@ async def test_what_was_let_in_is_charged_once_when_the_store_is_back(
 
 async def back(holds: Holds) -> None:
     """Pay what is owed as soon as the store takes it, and again: that changes nothing."""
-    owed = list(holds._owed)
+    owed = list(holds._owed._steps.values())
     async with asyncio.timeout(10):
         while True:
             with suppress(StoreUnavailable):
@@ -534,7 +534,8 @@ async def back(holds: Holds) -> None:
                 await holds.pay()
                 break
             await asyncio.sleep(0.02)
-    holds._owed.extend(owed)
+    for step in owed:
+        holds._owed.append(step)
     await holds.pay()
 
 

@@ -19,7 +19,6 @@ from serve_app.limits.report import (
     Report,
     Row,
     as_json,
-    grouped,
     shown,
 )
 
@@ -43,6 +42,11 @@ def reported(rows: list[Row], by: tuple[str, ...]) -> Report:
     report = Report(by)
     report.add(rows)
     return report
+
+
+def grouped(rows: list[Row], by: tuple[str, ...]) -> list[Row]:
+    """The rows summed into one per group."""
+    return reported(rows, by).rows()
 
 
 @given(ROWS, BYS)

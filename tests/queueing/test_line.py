@@ -2,12 +2,14 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
 
 import pytest
 import redis
 
-from serve_app.errors import NoCapacity, QueueFull, QueueTimeout
+from serve_app.errors import NoCapacity, QueueFull, QueueTimeout, StoreUnavailable
 from serve_app.queueing import Line
 from serve_app.queueing.order import drain_rate
 from serve_app.settings import QueueClass
@@ -218,3 +220,80 @@ async def test_the_drain_rate_in_the_store_is_that_of_its_twin(store: Store, lin
         expected = drain_rate(expected, age_ms=0, left=1)
     told = await store.run("line_tend", keys.line("m"), [line._channel])
     assert expected * 0.8 < float(told[5]) <= expected  # it fades by a tenth a second
+
+
+class Parted(Store):
+    """A store that is away for the models and steps the test names."""
+
+    away = ""
+
+    async def run(self, step: str, names: list[str], args: list[str | int | float]) -> Any:
+        if self.away and self.away in names[0]:
+            raise StoreUnavailable("away")
+        return await super().run(step, names, args)
+
+    async def run_many(self, step: str, calls: Sequence[Any]) -> list[Any]:
+        if self.away and any(self.away in names[0] for names, _ in calls):
+            raise StoreUnavailable("away")
+        return await super().run_many(step, calls)
+
+
+@pytest.fixture
+async def parted(store_url: str) -> AsyncIterator[Parted]:
+    with redis.Redis.from_url(store_url) as client:
+        client.flushall()
+    opened = Parted(store_url, timeout_ms=5_000)
+    yield opened
+    await opened.close()
+
+
+async def test_a_lost_server_stops_the_tending_of_its_own_models_alone(parted: Parted) -> None:
+    """The others' gateways live, their tickets leave and the chores go on; it is not hidden."""
+    line, done = Line(parted, ["lost", "m"]), Counter[str]()
+
+    async def failing() -> None:
+        if parted.away:
+            raise StoreUnavailable("away")
+
+    async def working() -> None:
+        done["chore"] += 1
+
+    line.tend_also(failing)
+    line.tend_also(working)
+    for model in ("lost", "m"):
+        await registry.beat(parted, model, "r", 2, AT)
+    await line.open()
+    async with asyncio.timeout(10):
+        while not line.tended:
+            await asyncio.sleep(0.01)  # until all was looked at
+        async with line.seat("m", PATIENT):
+            parted.away = "{m:"
+        parted.away = "{m:lost}"
+        before = done["chore"]
+        await registry.beat(parted, "m", "s", 2, AT)
+        while line.loads["m"].replicas < 2 or line._owed or done["chore"] < before + 2:
+            await asyncio.sleep(0.01)  # until it was looked at, paid, and the chore done again
+        assert (line.tended, line.alive) == (False, True)
+        parted.away = ""
+        while not line.tended:
+            await asyncio.sleep(0.01)  # until all is well
+    await line.close()
+
+
+async def test_no_chore_makes_a_sign_of_life_late(store: Store) -> None:
+    """A chore that takes for ever keeps nobody from looking; it is not hidden that it lacks."""
+    line, begun = Line(store, ["m"]), asyncio.Event()
+
+    async def endless() -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    line.tend_also(endless)
+    await line.open()
+    async with asyncio.timeout(10):
+        await begun.wait()
+        await registry.beat(store, "m", "r", 2, AT)
+        while not line.loads["m"].replicas:
+            await asyncio.sleep(0.01)  # until it was looked at
+        assert not line.tended
+    await line.close()
