@@ -1,10 +1,9 @@
 """Take a seat, or wait in line for one, and give it back however it ends.
 
 One :class:`Line` serves all requests of one gateway. Its background tasks *hear* (a seat came free
-for one of ours), *tend* (we live; whom did a lost message forget?) and do the gateway's other
-*chores*, which never make a sign of life late; what it could not give back because the store was
-away, it gives back when the store is there again. What fails for one model, or in one chore, keeps
-none of the others waiting.
+for one of ours), *tend* (we live; whom did a lost message forget?) and do the gateway's *chores*,
+which make no sign of life late; what could not be given back because the store was away is given
+back later. What fails for one model, or in one chore, keeps none of the others waiting.
 """
 
 import asyncio
@@ -177,12 +176,13 @@ class Line:
                 return reply
             except StoreUnavailable:
                 left_s = ends_s - time.monotonic()
+                in_vain = left_s <= TEND_S or not self._local.has(waiter.model)
                 seat = await self._local.take(
                     ticket, waiter.model, avoid=avoid, patience_s=min(left_s, TEND_S)
                 )
                 if seat is not None:
                     return ["here", *seat, waiter.arrived_us]
-                if left_s <= TEND_S or not self._local.has(waiter.model):
+                if in_vain:
                     raise
 
     async def _turn(
