@@ -1,16 +1,22 @@
 """What every test may use: a real Valkey with the store on it, and whole gates."""
 
 import copy
+import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 import redis
 
 from serve_app.store import EmbeddedStore, Store
 from tests.running import ADMIN_KEY, CONFIG, DEFAULT_PROXY, RunningGate, patient, simulated
 from tests.stores import Cluster, Sentinels
+
+hypothesis.settings.register_profile("ci", derandomize=True)
+if os.environ.get("CI"):  # what fails there fails again, and here
+    hypothesis.settings.load_profile("ci")
 
 
 @pytest.fixture(scope="session")
