@@ -28,7 +28,7 @@ import aiohttp
 
 from serve_app import auth
 from serve_app.auth_settings import Issuer
-from serve_app.limits import Holds
+from serve_app.limits import Demand, Holds
 from serve_app.store import EmbeddedStore, Store
 from tests.auth.issuing import LocalIssuer
 from tests.running import ADMIN_KEY, RunningGate, chat, simulated
@@ -50,7 +50,7 @@ def lines(count: int, kept: list[auth.MadeKey]) -> Iterator[str]:
 
 async def hold_us(store: Store, kept: list[auth.MadeKey]) -> float:
     """Return the median microseconds of a hold for keys drawn at random."""
-    holds, told = Holds(store, default="r 1000000 1000000 0"), []
+    holds, told = Holds(store, defaults="r 1000000 1000000 0"), []
     for _ in range(HOLDS):
         key = secrets.choice(kept).key
         claim = SimpleNamespace(
@@ -65,9 +65,9 @@ async def hold_us(store: Store, kept: list[auth.MadeKey]) -> float:
             tenant_must_exist=False,
         )
         began_s = time.perf_counter()
-        held = await holds.hold(claim, cost=1)
+        held = await holds.hold(claim, Demand(fixed_tokens=1), request=secrets.token_hex(12))
         told.append((time.perf_counter() - began_s) * 1e6)
-        assert held.allowed
+        assert held.refusing is None
     return statistics.median(told)
 
 

@@ -35,7 +35,7 @@ import redis
 from benchmarks import accuracy
 from serve_app import auth
 from serve_app.limits import Charge, Demand, Hold, Holds, Usage
-from serve_app.limits.gcra import MINUTE_US, Bucket, Rate, Taken, ask, give_back, take
+from serve_app.limits.gcra import MINUTE_US, Bucket, Rate, Taken, ask, settle, take
 from serve_app.store import EmbeddedStore, Store, keys
 from tests.holding import Claim, limits
 
@@ -341,7 +341,8 @@ def got_through(lasts: float, over: float) -> float:
     begin_us, end_us = 10 * MINUTE_US, 30 * MINUTE_US
     while now_us < end_us:
         while running and running[0][0] <= now_us:
-            bucket = give_back(bucket, running.popleft()[1], units - 10, now_us)
+            ended_us, taken = running.popleft()
+            bucket = settle(bucket, taken, ended_us - runs_us, 10, now_us)
         wait_us = ask(bucket, rate, units, now_us).wait_us
         if wait_us == 0:
             bucket, taken = take(bucket, rate, units, now_us)

@@ -12,22 +12,24 @@ caller, model, class and hour.
 burst at a window's edge, and the wait it names is true. Debts are whole numbers of units × µs, so
 that no limit, however large, is rounded.
 
-**Decided: a request is charged when it comes and corrected when it ends**, not charged when it
-ends. So the bucket refills while the request runs. Debts are paid in the order in which they were
-made, and what is given back is only what is still owed of it; the sum is on the safe side, so that
-no window ever admits more than it should, whatever is undone in between. The price, where others
-wait for every unit: of a request that runs for longer than its bucket takes to refill, times what
-it used of its estimate, the rest is lost. What gets through of what is allowed, by how long
+**Decided: a request holds when it comes and is charged when it ends**, and the bucket refills
+meanwhile: first what was charged, then what is held, of every running request the same share. What
+has come back of a hold by its end pays for its use; of the rest only what it used stays owed. So
+many requests that end in any order are each charged to the token, a long one is not charged twice,
+and no window ever admits more than it should. To undo takes in the order of taking was tried first:
+of fifty at once, each counted the holds of the later ones, and ten times what was used was missing.
+The price, where others wait for every unit and requests run longer than a bucket takes to refill:
+what came back of a hold beyond its use is lost. What gets through of what is allowed, by how long
 requests run, where 1 is the time in which a burst refills (``python -m benchmarks.limits loss``):
 
     ==================  ====  ====  ====  ====  ====  ====  ====
     a request runs for  0.1   0.2   0.33  0.5   0.66  1     2
     holds 1 × its use   100%  100%  100%  100%  100%  100%  100%
-    holds 1.5 ×         100%  100%  100%  100%  100%   67%   67%
-    holds 2 ×           100%  100%  100%  100%   76%   50%   50%
-    holds 3 ×           100%  100%  100%   67%   50%   33%   33%
-    holds 5 ×           100%  100%   61%   40%   30%   20%   20%
-    holds 10 ×          100%   50%   30%   20%   15%   10%   10%
+    holds 1.5 ×         100%  100%  100%  100%  100%   98%   76%
+    holds 2 ×           100%  100%  100%  100%   97%   76%   57%
+    holds 3 ×           100%  100%  100%   80%   66%   51%   38%
+    holds 5 ×           100%  100%   67%   48%   40%   31%   23%
+    holds 10 ×          100%   52%   34%   24%   20%   15%   11%
     ==================  ====  ====  ====  ====  ====  ====  ====
 
 **Decided: what running requests hold lies beside what was used, in each scope**, not in a list of

@@ -24,7 +24,7 @@ from serve_app.limits.gcra import Taken
 from serve_app.limits.heard import Heard, Seen
 from serve_app.limits.hold import NO_LEASES, Charge, Hold, Said
 from serve_app.limits.learning import Learned
-from serve_app.limits.scope import Scope, lease_text
+from serve_app.limits.scope import Scope, Used, lease_text
 from serve_app.limits.step import Asked, Judged, judge, settle
 from serve_app.limits.window import window_at
 from serve_app.store import keys
@@ -219,12 +219,12 @@ def _owed(wholes: Sequence[Bounds], request: str, now_us: int) -> tuple[str, ...
     """Return leases with which the store, which holds nothing, charges all that was used."""
     leases = list(NO_LEASES)
     for at, whole in enumerate(wholes):
-        terms = {}
+        terms: dict[str, Taken | Used] = {}
         for bound in whole.bounds:
             if bound.limit and bound.kind.period == "minute":
-                terms[bound.field] = Taken(0, 0, bound.limit)
+                terms[bound.field] = Taken(0, 1.0, bound.limit)
             elif bound.limit and bound.kind.period:
-                terms[bound.field] = Taken(0, window_at(bound.kind.period, now_us).number, 0)
+                terms[bound.field] = Used(0, window_at(bound.kind.period, now_us).number)
         leases[at] = lease_text(request, now_us, terms) if terms else ""
     return tuple(leases)
 

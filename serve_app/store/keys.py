@@ -24,7 +24,7 @@
 | ``sg:{t:T}:leases-all`` | zset | what its requests hold, until ms | the same |
 | ``sg:{t:T}:spent-all|M`` | string | the same, of one model | the same |
 | ``sg:{t:T}:leases-all|M`` | zset | the same, of one model | the same |
-| ``sg:{t:T}:settled:R`` | string | request R was settled | after a day |
+| ``sg:{t:T}:settled:R`` | string | request R was settled | after an hour |
 | ``sg:{t:T}:usage:K:H`` | hash | use of a caller in UTC hour H, per model, class | after 100 days |
 | ``sg:{t:T}:used:H`` | set | ids of the callers with use in UTC hour H | after 100 days |
 | ``sg:{t:T}:learned:M`` | hash | bytes per token and length of replies | unused for 30 days |
@@ -37,6 +37,9 @@
 | ``sg:{m:M}:drain`` | hash | how fast seats come free | never, two fields |
 | ``sg:{m:M}:failed`` | string | the model's last start failed | after two minutes |
 | ``sg:{X}:probe`` | string | a gateway tried whether it can write beside X | after a second |
+
+What a scope has spent is MessagePack, told in ``lua/shared/scope.lua``; a script reads it with
+``cmsgpack``.
 
 A ticket is ``<wake channel>/<number>``, and the wake channel names the gateway, so a step knows
 whom to wake without a lookup. Channels: ``sg:wake:G``.

@@ -304,7 +304,7 @@ def test_a_limit_too_small_to_be_divided_refuses_and_says_so() -> None:
     shadow.asks(None)
     held = shadow.alone()
     assert [(one.shadow, one.limit) for one in held.said] == [(True, 100)]
-    assert " sr 0 0 2" in held.leases[0], "the store counts it afterwards"
+    assert " sr 0 1 2" in held.leases[0], "the store counts it afterwards"
 
 
 def test_shadow_limits_refuse_nobody_here_either() -> None:
