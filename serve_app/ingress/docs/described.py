@@ -37,6 +37,7 @@ class Described:
         example: a body that works.
         query: the shape of the query; each field is one parameter.
         refusals: of its own, which the handler's docstring does not name.
+        headers: of ours that a success may carry.
         sentence: what it does, where the handler's docstring cannot tell.
     """
 
@@ -48,6 +49,7 @@ class Described:
     example: Mapping[str, Any] | None = None
     query: Any = None
     refusals: tuple[type[errors.GateError], ...] = ()
+    headers: tuple[str, ...] = ()
     sentence: str = ""
 
 
@@ -165,7 +167,12 @@ DESCRIBED: Mapping[tuple[str, str], Described] = {
         query=usage.UsageQuery,
         refusals=(errors.UnknownTenant,),
     ),
-    ("GET", "/v1/audit"): Described(admin.AuditPage, media=(JSON, JSONL), query=admin.AuditQuery),
+    ("GET", "/v1/audit"): Described(
+        admin.AuditPage,
+        media=(JSON, JSONL),
+        query=admin.AuditQuery,
+        headers=("x-next-after",),
+    ),
 }
 
 INFERENCE = ("Inference", "Ask a model.")

@@ -150,7 +150,8 @@ def _success(entry: Entry, row: Described, schemas: Schemas) -> Json:
             }
     if STREAM in content:
         content[STREAM]["schema"]["description"] = _STREAM
-    return _reply(row.status, content, *(ENGINE_HEADERS if entry.engine_path else ()))
+    engines = ENGINE_HEADERS if entry.engine_path else ()
+    return _reply(row.status, content, *engines, *row.headers)
 
 
 def _reply(status: int, content: Json, *headers: str) -> Json:
