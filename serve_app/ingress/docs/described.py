@@ -238,6 +238,7 @@ HEADERS: Mapping[str, dict[str, Any]] = {
         "The shadow limits that would have refused.", "tenant:tokens_per_day"
     ),
     "x-output-cap": _header("Output tokens of a reply, as its limits cap them.", "512"),
+    "x-next-after": _header("Where the next page begins.", "k7Qd2"),
     "x-queue-time-ms": _header("Milliseconds spent in line.", "0.4"),
     "x-served-class": _header("The class that it waited in.", "standard"),
 }
