@@ -1,6 +1,7 @@
 """What one admitted request owes, and how it is settled."""
 
 import time
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from serve_app.auth import Caller
@@ -36,6 +37,13 @@ class Bill:
         """Note that client or engine left while an engine worked for it: that counts."""
         self.used = True
         self.usage.input_tokens = self.usage.input_tokens or self.held.input_tokens
+
+    def charge_untold(self, told: Collection[str]) -> None:
+        """Charge what was held of whatever a whole reply has not ``told``."""
+        if "input" not in told:
+            self.usage.input_tokens = self.held.input_tokens
+        if "output" not in told:
+            self.usage.output_tokens = self.held.output_tokens
 
     def capped(self, call: Call, exchange: Exchange) -> Call:
         """Return ``call`` with the cap on its output that its limits ask for, and say so."""

@@ -13,8 +13,8 @@ from serve_app.ingress.usage import JsonUsage, StreamUsage
 async def passed_on(exchange: Exchange, call: Call, bill: Bill, reply: Upstream) -> None:
     """Relay ``reply`` as it comes; from its first byte on the request counts.
 
-    Until the reply tells what it used, it used what was held: all of that if it comes as a whole,
-    of a stream what has come.
+    A whole reply that does not tell what it used is charged what was held; a stream, or a reply
+    that breaks off, its input and what has come.
 
     Raises:
         UpstreamFailed: the engine broke off; the client has part of the reply.
@@ -34,17 +34,16 @@ async def passed_on(exchange: Exchange, call: Call, bill: Bill, reply: Upstream)
     except UpstreamFailed:
         bill.ended_early()
         raise
+    if fine and call.demand.choices and not call.streaming:
+        bill.charge_untold(reader.told)
     counts = {"input", "output"} if call.demand.choices else {"input"}
     bill.ended_well = fine and reader.told >= counts
     await exchange.write(rest, more=False)
 
 
 def _reader(call: Call, bill: Bill, *, fine: bool) -> StreamUsage | JsonUsage:
-    """Return what reads the reply, its usage begun with what is to be charged if it tells none."""
-    usage, held = bill.usage, bill.held
+    """Return what reads the reply; a stream's usage begins with its input."""
     if fine and call.streaming:
-        usage.input_tokens = held.input_tokens
-        return StreamUsage(usage, keep_frame=call.wants_usage)
-    if fine and call.demand.choices:
-        usage.input_tokens, usage.output_tokens = held.input_tokens, held.output_tokens
-    return JsonUsage(usage)
+        bill.usage.input_tokens = bill.held.input_tokens
+        return StreamUsage(bill.usage, keep_frame=call.wants_usage)
+    return JsonUsage(bill.usage)
