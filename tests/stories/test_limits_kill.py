@@ -248,7 +248,7 @@ async def test_ledger_and_buckets_agree_after_a_storm(two: RunningGate) -> None:
         await asyncio.gather(*(storm.rage(seed) for seed in range(CLIENTS)))
     used, known = tally.settled().used(), storm.known
     print(f"{dict(storm.answers)}, {storm.left} left; {used}")
-    assert {200, 400, 404, 429, 502} <= set(storm.answers)
+    assert {200, 400, 404, 502} <= set(storm.answers)
     assert known.requests <= used.requests <= known.requests + storm.left
     assert known.input + 6 * (used.requests - known.requests) == used.input
     assert known.output <= used.output
