@@ -86,7 +86,7 @@ _HTTPLOG = (
     'log-format "%ci:%cp [%tr] %ft %b/%s %TR/%Tw/%Tc/%Tr/%Ta %ST %B %tsc '
     '%ac/%fc/%bc/%sc/%rc %sq/%bq %HM %HPO %HV"'
 )
-_SHOWN = f'{{ req.fhdr({PROXY_KEY_HEADER}) -m str "${{{PROXY_KEY_ENV}}}" }}'
+_SHOWN = f'{{ req.fhdr({PROXY_KEY_HEADER}) -m str -- "${{{PROXY_KEY_ENV}}}" }}'
 
 
 class Told(NamedTuple):

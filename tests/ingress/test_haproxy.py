@@ -38,7 +38,8 @@ with warnings.catch_warnings(action="ignore"):  # Ray 2.60 uses what pydantic de
     from ray.serve.config import HTTPOptions
 
 
-SECRET = "0123456789-_.~abc"
+SECRET = "-0123456789_.~abc"
+"""It begins as an option does: a generated one may."""
 
 
 def from_ray(folder: Path, host: str | None, *, backends: bool = True) -> str:

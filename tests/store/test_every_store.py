@@ -41,12 +41,12 @@ from tests.accounts import (
     users_on,
 )
 from tests.holding import Claim
-from tests.store.test_failures import NOISE_S, RECOVERY_S, TIMEOUT_S, back, listen, opened, write
+from tests.store.test_failures import NOISE_S, RECOVERY_S, back, listen, opened, write
 from tests.stores import Cluster, Fake, Sentinels, timed
 
 KNOWN = Known(CLASSES)
-PAUSE_S = 0.25
-"""What the client library waits when a cluster is down, sometimes deaf to being cancelled."""
+SEARCH_S = 1.5
+"""What the client library may wait, deaf to being cancelled, when a cluster has lost a primary."""
 
 TENANT_COUNT = 24
 """So many that each of three primaries has some."""
@@ -225,12 +225,15 @@ async def test_tls_is_spoken_from_the_first_byte(url: str) -> None:
 
 
 async def refused(store: Store, tenant: str) -> str | None:
-    """Return the state in which a write is refused, None if it is not; it never takes long."""
+    """Return the state in which a write is refused, None if it is not; it never hangs.
+
+    A cluster's client looks for the slot's new owner before it gives up.
+    """
     try:
         with timed() as took:
             await write(store, tenant)
     except StoreUnavailable as err:
-        assert took[0] < TIMEOUT_S + PAUSE_S + NOISE_S
+        assert took[0] < SEARCH_S
         return str((err.details or {})["state"])
     return None
 
@@ -253,9 +256,10 @@ async def test_a_lost_primary_costs_its_own_tenants_only(own_cluster: Cluster) -
             await back(store, tenant)
         await asyncio.to_thread(own_cluster.nodes[0].kill)
         told = [await refused(store, tenant) for tenant in tenants]
-        assert set(told) == {None, "unreachable"}
-        assert 2 <= told.count("unreachable") <= TENANT_COUNT - 4
-        assert store.state == "unreachable"
+        lost = TENANT_COUNT - told.count(None)
+        assert set(told) <= {None, "unreachable", "timeout"}
+        assert 2 <= lost <= TENANT_COUNT - 4
+        assert store.state in ("unreachable", "timeout")
         ends_s = time.monotonic() + 10
         while None in told and time.monotonic() < ends_s:
             told = [await refused(store, tenant) for tenant in tenants]

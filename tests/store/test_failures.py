@@ -20,7 +20,7 @@ from serve_app.store import Store, Watch, keys
 from tests.stores import Fake, Server, timed
 
 TIMEOUT_S = 0.1
-NOISE_S = 1.0
+NOISE_S = 0.5
 """What a busy machine may add to a measured time."""
 RECOVERY_S = 1.0
 PASSWORD = "the-right-one"

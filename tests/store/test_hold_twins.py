@@ -41,11 +41,15 @@ class ClockedStore:
         self.steps = {step: client.register_script(CLOCK + TEXTS[step])
                       for step in ("hold", "settle", "renew")}  # fmt: skip
 
-    async def run(self, step: str, names: list[str], args: list[str | int | float]) -> Any:
-        """Run one step, as a store does, at the time that it is."""
+    def expire(self) -> None:
+        """Let go what has come to its end."""
         for name in self.client.zrange("ends", "-inf", self.now_us // 1_000, byscore=True):
             self.client.delete(name)
             self.client.zrem("ends", name)
+
+    async def run(self, step: str, names: list[str], args: list[str | int | float]) -> Any:
+        """Run one step, as a store does, at the time that it is."""
+        self.expire()
         return self.steps[step](names, [*args, self.now_us])
 
 
@@ -67,6 +71,9 @@ class Both:
     scopes: list[Scope] = field(default_factory=lambda: [Scope() for _ in range(4)])
     running: list[Pair] = field(default_factory=list)
     ended: list[Pair] = field(default_factory=list)
+
+    forgetful: bool = False
+    """Whether the twin forgets what the store has forgotten."""
 
     def __post_init__(self) -> None:
         self.holds = Holds(self.store, defaults=self.texts[1], ttl_s=TTL_MS / 1_000)
@@ -108,8 +115,19 @@ class Both:
         there, now_us = await self.store.run("renew", names, [TTL_MS, *held.leases])
         assert there == renew(self.scopes, twins, TTL_MS, now_us)
 
+    def forget(self) -> None:
+        """Forget in the twin what came to its end in the store."""
+        self.store.expire()
+        for scope, (used, leases) in zip(self.scopes, scopes_of(), strict=True):
+            if not self.store.client.exists(used):
+                scope.values.clear()
+            if not self.store.client.exists(leases):
+                scope.leases.clear()
+
     async def move(self, number: int, move: Move) -> None:
         kind, demand, charge, pick = move
+        if self.forgetful:
+            self.forget()
         if kind == "hold":
             await self.hold(f"r{number}", demand)
         elif kind == "change":
@@ -160,7 +178,11 @@ CHARGES = st.one_of(st.none(), st.builds(Charge, USAGES, cost_nanos=st.integers(
 KINDS = st.sampled_from(
     ["hold", "hold", "hold", "settle", "settle", "renew", "again", "wait", "wait"]
 )
-MOVES = st.lists(st.tuples(KINDS, DEMANDS, CHARGES, st.integers(0, 99)), min_size=5, max_size=20)
+PICKS = st.integers(0, 99)
+MOVES = st.lists(st.tuples(KINDS, DEMANDS, CHARGES, PICKS), min_size=5, max_size=20)
+CHANGING = st.lists(
+    st.tuples(KINDS | st.just("change"), DEMANDS, CHARGES, PICKS), min_size=5, max_size=20
+)
 PRICES = st.sampled_from([0.0, 1.0, 0.37, 1 / 3, 12.5, 1e-7])
 TERMS = st.builds(Terms, st.none() | st.integers(1, 300), PRICES, PRICES)
 
@@ -178,7 +200,9 @@ class Story:
     moves: list[Move] = field(default_factory=list)
 
 
-STORIES = st.builds(Story, LIMITS, LIMITS, LIMITS, LIMITS, TERMS, st.sampled_from(STARTS_US), MOVES)
+STARTS = st.sampled_from(STARTS_US)
+STORIES = st.builds(Story, LIMITS, LIMITS, LIMITS, LIMITS, TERMS, STARTS, MOVES)
+CHANGED = st.builds(Story, LIMITS, LIMITS, LIMITS, LIMITS, TERMS, STARTS, CHANGING)
 
 
 @dataclass
@@ -188,7 +212,7 @@ class Ground:
     loop: asyncio.Runner
     client: "redis.Redis[Any]"
 
-    def trace(self, story: Story) -> Both:
+    def trace(self, story: Story, *, forgetful: bool = False) -> Both:
         """Make every move in both, ending with two looks, and return both."""
         texts = limits(**story.own), limits(**story.defaults), limits(**story.tenant)
         self.client.flushall()
@@ -197,6 +221,7 @@ class Ground:
         both = Both(
             ClockedStore(self.client, story.start_us), texts, story.terms, limits(**story.other)
         )
+        both.forgetful = forgetful
 
         async def all_of_them() -> None:
             for number, move in enumerate([*story.moves, *[("hold", None, None, 0)] * 2]):
@@ -269,3 +294,13 @@ def test_the_steps_do_what_their_twins_do(ground: Ground, story: Story) -> None:
         }
     names = {name for pair in scopes_of() for name in pair if ground.client.exists(name)}
     assert names <= {*ground.client.zrange("ends", 0, -1)}, "each has its end"
+
+
+@settings(max_examples=500, deadline=None, suppress_health_check=list(HealthCheck))
+@given(story=CHANGED)
+def test_limits_that_change_while_requests_run(ground: Ground, story: Story) -> None:
+    """A limit written anew, lowered, removed or given again: step and twin still say the same.
+
+    Here what the store forgot counts: a limit that comes back finds nothing of its time before.
+    """
+    ground.trace(story, forgetful=True)
