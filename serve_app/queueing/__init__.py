@@ -31,7 +31,7 @@ from serve_app.queueing.autoscaling import (
     wanted_replicas,
 )
 from serve_app.queueing.line import Line
-from serve_app.queueing.order import retry_after_s
+from serve_app.queueing.drain import retry_after_s
 from serve_app.queueing.seat import Load, Seat
 
 __all__ = [

@@ -20,7 +20,7 @@ from typing import Any
 
 from serve_app.errors import NoCapacity, QueueFull, QueueTimeout, ShuttingDown, StoreUnavailable
 from serve_app.queueing.local import LocalSeats
-from serve_app.queueing.order import retry_after_s
+from serve_app.queueing.drain import retry_after_s
 from serve_app.queueing.seat import Load, Seat
 from serve_app.settings import QueueClass
 from serve_app.store import Address, Store, keys, registry

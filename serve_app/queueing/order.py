@@ -1,42 +1,34 @@
 """Who goes next, and where. Plain arithmetic on a plain state: no clock, no store, no await.
 
-``store/lua/shared/line.lua`` and the ``line_*`` steps do the same; a test holds them equal, step by
-step. The laws, each a property in the tests:
+``store/lua/shared`` and the ``line_*`` steps do the same; a test holds them equal, step by step.
+The laws, each a property in the tests:
 
-    Nobody is seated while an earlier ticket waits.
-    No ticket waits while any replica has room.
-    A replica never lends more seats than it offered when it lent them.
+    Nobody overtakes inside a caller's requests: earliest deadline, then first come.
+    No replica lends beyond its seats times the ceiling of the class served.
+    No ticket waits that could sit.
+    Between two flows of a class that both wait, what they were served per weight never differs by
+        more than the dearest ticket of each; the same among the callers of a tenant.
+    Idle time banks nothing: who begins to wait is not ahead of those that wait.
+    A weight counts from the next ticket that is seated; a cost that is corrected moves nobody who
+        sits, and in the end each flow was charged what it used.
+    A flow that goes unserved counts one class higher after each ``promote_us`` of its class, before
+        the flows of that class: none starves.
     A seat is given back once; a second leave changes nothing.
     Whoever is silent too long is forgotten, with everything it held, and nobody else is touched.
 """
 
-from dataclasses import dataclass, field
-from math import ceil, exp
+from serve_app.queueing.moves import flows_of, forget, place, pull, push, roll, sit, turn
+from serve_app.queueing.promises import Told, fulfil, refusal
+from serve_app.queueing.state import LineState, Replica, Ticket
 
 REPLICA_SILENT_MS = 3_000
 GATEWAY_SILENT_MS = 5_000
-DRAIN_TAU_MS = 10_000
-RETRY_MIN_S, RETRY_MAX_S = 1.0, 60.0
+IDLE_MS = 600_000
+"""After so long a flow that neither waits nor comes is forgotten, with its debt."""
 
-
-@dataclass(slots=True)
-class LineState:
-    """One model's line, as the store keeps it.
-
-    Attributes:
-        capacity: seats each replica offers.
-        room: seats free on each replica; negative while it offers fewer than it lends.
-        replica_beats_ms, gateway_beats_ms: last signs of life.
-        line: waiting tickets and when they arrived, us.
-        seats: seated tickets and their replica.
-    """
-
-    capacity: dict[str, int] = field(default_factory=dict)
-    room: dict[str, int] = field(default_factory=dict)
-    replica_beats_ms: dict[str, int] = field(default_factory=dict)
-    gateway_beats_ms: dict[str, int] = field(default_factory=dict)
-    line: dict[str, int] = field(default_factory=dict)
-    seats: dict[str, str] = field(default_factory=dict)
+SEATED_AT_ONCE = LIFTED_AT_ONCE = FORGOTTEN_AT_ONCE = 64
+REAPED_AT_ONCE = 256
+"""What one step does at most; the next one goes on."""
 
 
 def channel_of(ticket: str) -> str:
@@ -46,129 +38,197 @@ def channel_of(ticket: str) -> str:
 
 def enter(
     state: LineState,
-    ticket: str,
+    name: str,
+    ticket: Ticket,
     *,
     now_us: int,
-    max_tickets: int,
     avoid: str = "",
-    arrived_us: int = 0,
-) -> str:
-    """Seat ``ticket``, let it wait, or turn it away; return ``seated``, ``waiting`` or ``full``.
+    again: bool = False,
+) -> Told:
+    """Seat ``ticket``, let it wait, or turn it away.
 
-    ``arrived_us`` above 0: it comes again, to its old place, and no bound turns it away.
+    Args:
+        state: changed in place.
+        name: of the ticket; one that is known already enters once.
+        ticket: as it comes.
+        now_us: the time.
+        avoid: a replica that just failed it.
+        again: it was in line before: no bound turns it away.
     """
-    state.gateway_beats_ms[channel_of(ticket)] = now_us // 1_000
-    reap(state, now_us // 1_000)
-    if ticket in state.seats:
-        return "seated"
-    if not state.line and (replica := roomiest(state, avoid)):
-        _sit(state, ticket, replica)
-        return "seated"
-    if len(state.line) >= max_tickets and ticket not in state.line and not arrived_us:
-        return "full"
-    state.line.setdefault(ticket, arrived_us or now_us)
-    seat_next(state)
-    return "seated" if ticket in state.seats else "waiting"
+    now_ms = now_us // 1_000
+    state.beats.put("g:" + channel_of(name), now_ms)
+    tidy(state, now_us)
+    if name in state.tickets:
+        return Told("seated" if state.tickets[name].replica else "waiting")
+    if state.mode == "draining" and not again:
+        return Told("draining")
+    replica = roomiest(state, avoid)
+    first = state.turns.first()
+    is_next = first is None or first[0][0] > ticket.class_
+    if replica is not None and is_next and may_sit(state, replica, ticket.class_):
+        _, caller = flows_of(state, ticket, now_ms)
+        fulfil(state, ticket, caller, now_ms)
+        sit(state, name, ticket, replica, rank=ticket.class_, now_us=now_us)
+        return Told("seated")
+    if not again and (told := refusal(state, name, ticket, now_ms)):
+        return told
+    push(state, name, ticket, now_us)
+    seat_next(state, now_us)
+    return Told("seated" if ticket.replica else "waiting")
 
 
-def leave(state: LineState, ticket: str, *, now_ms: int) -> str:
-    """Give a seat back or leave the line; return ``seat``, ``line`` or ``gone``."""
-    said = "gone"
-    if ticket in state.seats:
-        _stand_up(state, ticket)
-        said = "seat"
-    elif state.line.pop(ticket, None) is not None:
-        said = "line"
-    reap(state, now_ms)
-    seat_next(state)
+def leave(state: LineState, name: str, cost: int, *, now_us: int) -> str:
+    """Give a seat back or leave the line; return ``seat``, ``line`` or ``gone``.
+
+    ``cost`` is what the request really cost, tokens; below 0: as expected.
+    """
+    tidy(state, now_us)
+    ticket = state.tickets.get(name)
+    if ticket is None:
+        return "gone"
+    said = "seat" if ticket.replica else "line"
+    forget(state, name, ticket, now_us, cost=cost)
+    seat_next(state, now_us)
     return said
 
 
-def beat(state: LineState, replica: str, seats: int, *, now_ms: int) -> int:
+def beat(state: LineState, replica: str, seats: int, *, now_us: int) -> int:
     """Register or renew a replica that offers ``seats``; return how many it lends now."""
-    state.replica_beats_ms[replica] = now_ms
-    reap(state, now_ms)
-    more = seats - state.capacity.get(replica, 0)
-    state.capacity[replica] = seats
-    state.room[replica] = state.room.get(replica, 0) + more
-    seat_next(state)
-    return seats - state.room[replica]
+    state.beats.put("r:" + replica, now_us // 1_000)
+    tidy(state, now_us)
+    known = state.replicas.setdefault(replica, Replica())
+    known.seats, known.gone = seats, False
+    place(state, replica)
+    seat_next(state, now_us)
+    return known.lent
 
 
-def tend(state: LineState, channel: str, *, now_ms: int) -> None:
+def tend(state: LineState, channel: str, *, now_us: int) -> None:
     """Renew a gateway, forget the silent and seat whom there is room for."""
-    state.gateway_beats_ms[channel] = now_ms
-    reap(state, now_ms)
-    seat_next(state)
+    state.beats.put("g:" + channel, now_us // 1_000)
+    tidy(state, now_us)
+    forget_idle(state, now_us // 1_000)
+    seat_next(state, now_us)
 
 
-def withdraw(state: LineState, replica: str) -> None:
-    """Take a replica out, with the seats it lent."""
-    for table in (state.capacity, state.room, state.replica_beats_ms):
-        table.pop(replica, None)
-    state.seats = {ticket: at for ticket, at in state.seats.items() if at != replica}
+def withdraw(state: LineState, replica: str, *, now_us: int) -> None:
+    """Take a replica out, with the seats it lent; nobody is charged for those."""
+    if replica in state.replicas:
+        state.replicas[replica].seats, state.replicas[replica].gone = 0, True
+        place(state, replica)
+    held = [name for name, one in state.tickets.items() if one.replica == replica]
+    if _emptied(state, "r:" + replica, held, now_us, cost=0):
+        state.replicas.pop(replica, None)
 
 
-def forget_gateway(state: LineState, channel: str) -> None:
+def retire(state: LineState, channel: str, *, now_us: int) -> None:
     """Take a gateway out, with its tickets and seats."""
-    state.gateway_beats_ms.pop(channel, None)
-    for ticket in [ticket for ticket in state.seats if channel_of(ticket) == channel]:
-        _stand_up(state, ticket)
-    state.line = {t: at for t, at in state.line.items() if channel_of(t) != channel}
+    held = [name for name in state.tickets if channel_of(name) == channel]
+    _emptied(state, "g:" + channel, held, now_us)
 
 
-def reap(state: LineState, now_ms: int) -> None:
-    """Forget every replica and gateway that was silent too long."""
-    for replica, beat_ms in list(state.replica_beats_ms.items()):
-        if beat_ms <= now_ms - REPLICA_SILENT_MS:
-            withdraw(state, replica)
-    for channel, beat_ms in list(state.gateway_beats_ms.items()):
-        if beat_ms <= now_ms - GATEWAY_SILENT_MS:
-            forget_gateway(state, channel)
+def _emptied(state: LineState, owner: str, held: list[str], now_us: int, *, cost: int = -1) -> bool:
+    """Take away what ``owner`` holds; return whether that was all, or the next step goes on."""
+    for name in sorted(held)[:REAPED_AT_ONCE]:
+        forget(state, name, state.tickets[name], now_us, cost=cost)
+    if len(held) < REAPED_AT_ONCE:
+        state.beats.drop(owner)
+    else:
+        state.beats.put(owner, 0)
+    return len(held) < REAPED_AT_ONCE
 
 
-def seat_next(state: LineState) -> list[str]:
-    """Seat the first in line while there is room; return who was seated."""
-    seated = []
-    while state.line and (replica := roomiest(state)):
-        ticket = min(state.line, key=lambda waiting: (state.line[waiting], waiting))
-        del state.line[ticket]
-        _sit(state, ticket, replica)
-        seated.append(ticket)
+def cancel(state: LineState, name: str, *, now_us: int) -> bool:
+    """Send a waiting ticket away; return whether it waited."""
+    tidy(state, now_us)
+    ticket = state.tickets.get(name)
+    if ticket is None or ticket.replica:
+        return False
+    forget(state, name, ticket, now_us)
+    seat_next(state, now_us)
+    return True
+
+
+def set_mode(state: LineState, mode: str, *, now_us: int) -> None:
+    """Open the line, pause it or let it run dry."""
+    tidy(state, now_us)
+    state.mode = mode
+    seat_next(state, now_us)
+
+
+def tidy(state: LineState, now_us: int) -> None:
+    """Forget the silent, and lift the flows whose time has come."""
+    now_ms = now_us // 1_000
+    roll(state, now_ms)
+    oldest = state.beats.first()
+    if oldest is not None and oldest[0] <= now_ms - REPLICA_SILENT_MS:
+        _reap(state, now_us)
+    for _ in range(LIFTED_AT_ONCE):
+        due = state.lifts.first()
+        if due is None or due[0] > now_us:
+            break
+        state.flows[due[1]].lifted += 1
+        turn(state, due[1])
+
+
+def _reap(state: LineState, now_us: int) -> None:
+    """Take out whoever was silent too long."""
+    now_ms = now_us // 1_000
+    for who in list(state.beats)[:FORGOTTEN_AT_ONCE]:
+        beat_ms = state.beats.key(who)
+        if who[0] == "r" and beat_ms <= now_ms - REPLICA_SILENT_MS:
+            withdraw(state, who[2:], now_us=now_us)
+        elif who[0] == "g" and beat_ms <= now_ms - GATEWAY_SILENT_MS:
+            retire(state, who[2:], now_us=now_us)
+
+
+def forget_idle(state: LineState, now_ms: int) -> None:
+    """Forget flows that nobody has used for :data:`IDLE_MS`."""
+    for _ in range(FORGOTTEN_AT_ONCE):
+        oldest = state.seen.first()
+        if oldest is None or oldest[0] > now_ms - IDLE_MS:
+            return
+        name = oldest[1]
+        if state.flows[name].waiting:
+            state.seen.put(name, now_ms)
+        else:
+            del state.flows[name]
+            state.seen.drop(name)
+
+
+def seat_next(state: LineState, now_us: int) -> list[str]:
+    """Seat those whose turn it is while there is room; return who was seated."""
+    seated: list[str] = []
+    for _ in range(SEATED_AT_ONCE):
+        first, replica = state.turns.first(), roomiest(state)
+        if first is None or replica is None or not may_sit(state, replica, first[0][0]):
+            break
+        name = _next_of(state, first[1])
+        ticket = state.tickets[name]
+        if ticket.deadline_us <= now_us:
+            forget(state, name, ticket, now_us)
+            continue
+        pull(state, name, ticket)
+        sit(state, name, ticket, replica, rank=first[0][0], now_us=now_us)
+        seated.append(name)
     return seated
 
 
+def _next_of(state: LineState, flow: str) -> str:
+    """Return the ticket that goes next of a flow that waits."""
+    _, caller = state.flows[flow].inside.first() or (0, "")
+    _, name = state.flows[f"{flow}|{caller}"].inside.first() or (0, "")
+    return name
+
+
+def may_sit(state: LineState, replica: str, rank: int) -> bool:
+    """Return whether a ticket of ``rank`` may sit on ``replica`` now."""
+    return state.mode != "paused" and state.replicas[replica].share < state.rules[rank].ceiling
+
+
 def roomiest(state: LineState, avoid: str = "") -> str | None:
-    """Return the replica with the most room, another than ``avoid`` if there is one with any."""
-    free = sorted(((n, name) for name, n in state.room.items() if n > 0), reverse=True)
-    if len(free) > 1 and free[0][1] == avoid:
-        return free[1][1]
-    return free[0][1] if free else None
-
-
-def _sit(state: LineState, ticket: str, replica: str) -> None:
-    state.seats[ticket] = replica
-    state.room[replica] -= 1
-
-
-def _stand_up(state: LineState, ticket: str) -> None:
-    replica = state.seats.pop(ticket)
-    if replica in state.room:
-        state.room[replica] += 1
-
-
-def drain_rate(rate: float, age_ms: int, left: int) -> float:
-    """Return seats freed a second: the last ``rate``, faded over ``age_ms``, and ``left`` more."""
-    return rate * exp(-age_ms / DRAIN_TAU_MS) + left * 1_000 / DRAIN_TAU_MS
-
-
-def retry_after_s(waiting: int, rate: float, jitter: float) -> float:
-    """Return when to come again: once those waiting are likely seated.
-
-    Args:
-        waiting: tickets in line.
-        rate: seats freed a second, as measured.
-        jitter: 0 to 1, drawn by the caller; spreads the answers over a quarter.
-    """
-    wait_s = (waiting + 1) / rate if rate > 0 else RETRY_MAX_S
-    return ceil(min(max(wait_s, RETRY_MIN_S), RETRY_MAX_S) * (1 + jitter / 4))
+    """Return the emptiest replica, another than ``avoid`` if there is one."""
+    first = state.room.first()
+    if first is not None and first[1] == avoid and len(state.room) > 1:
+        return next(name for name in state.room if name != avoid)
+    return None if first is None else first[1]

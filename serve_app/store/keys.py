@@ -30,16 +30,25 @@
 | ``sg:{t:T}:learned:M`` | hash | bytes per token and length of replies | unused for 30 days |
 | ``sg:{m:M}:replicas`` | hash | how to reach each replica | withdrawn, or 3 s silent |
 | ``sg:{m:M}:capacity`` | hash | seats each replica offers | with its replica |
-| ``sg:{m:M}:room`` | zset | seats free on each replica | with its replica |
+| ``sg:{m:M}:lent`` | hash | seats each replica lends | with its replica |
+| ``sg:{m:M}:room`` | zset | replicas that offer seats, by share lent | with its replica |
 | ``sg:{m:M}:beats`` | zset | last sign of life of replicas and gateways, ms | 3 s, 5 s silent |
-| ``sg:{m:M}:line`` | zset | waiting tickets by arrival, us | seated, left, or gateway gone |
-| ``sg:{m:M}:seats`` | hash | seated tickets and their replica | left, or either side gone |
-| ``sg:{m:M}:drain`` | hash | how fast seats come free | never, two fields |
+| ``sg:{m:M}:tickets`` | hash | requests that wait or run | left, or either side gone |
+| ``sg:{m:M}:held`` | zset | which gateway and replica holds which ticket | with the ticket |
+| ``sg:{m:M}:ages`` | zset | waiting tickets by class and arrival, ms | seated, left, gateway gone |
+| ``sg:{m:M}:line`` | zset | waiting tickets, by caller and deadline | the same |
+| ``sg:{m:M}:callers`` | zset | callers that wait, by tenant and service | none of theirs waits |
+| ``sg:{m:M}:turns`` | zset | flows that wait, by class and service | none of theirs waits |
+| ``sg:{m:M}:lifts`` | zset | when each of them counts one class higher, us | the same |
+| ``sg:{m:M}:flows`` | hash | what tenants and callers were served | ten minutes unused |
+| ``sg:{m:M}:seen`` | zset | when each of them was last used, ms | with it |
+| ``sg:{m:M}:promised`` | zset | places kept for the refused, by time, ms | 5 s after that |
+| ``sg:{m:M}:tally`` | string | rules of the classes, and what is counted of each | never |
 | ``sg:{m:M}:failed`` | string | the model's last start failed | after two minutes |
 | ``sg:{X}:probe`` | string | a gateway tried whether it can write beside X | after a second |
 
 What a scope has spent is MessagePack, told in ``lua/shared/scope.lua``; a script reads it with
-``cmsgpack``.
+``cmsgpack``; so are tickets, flows and the tally of a line.
 
 A ticket is ``<wake channel>/<number>``, and the wake channel names the gateway, so a step knows
 whom to wake without a lookup. Channels: ``sg:wake:G``.
@@ -117,8 +126,8 @@ def used(tenant: str, hour: int) -> str:
 
 def line(model: str) -> list[str]:
     """Return the keys of one model's line, in the order in which every step of it takes them."""
-    parts = ("replicas", "capacity", "room", "beats", "line", "seats", "drain")
-    return [f"sg:{{m:{model}}}:{part}" for part in parts]
+    parts = "replicas capacity lent room beats tickets held ages line callers turns lifts flows"
+    return [f"sg:{{m:{model}}}:{part}" for part in f"{parts} seen promised tally".split()]
 
 
 def failed(model: str) -> str:

@@ -1,175 +1,128 @@
 """The steps in the store and their pure twin stay equal, whatever happens in whatever order."""
 
-import asyncio
+from typing import Any
 
+import pytest
 import redis
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import (
-    RuleBasedStateMachine,
-    invariant,
-    precondition,
-    rule,
-    run_state_machine_as_test,
-)
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from serve_app.queueing import order
-from serve_app.store import Address, Store, keys, registry
+from serve_app.queueing.state import Rule
+from tests.queueing.both import RULES, Both
 
-MODEL = "m"
-GATEWAYS = [keys.wake_channel("g1"), keys.wake_channel("g2")]
+GATEWAYS = ["sg:wake:g1", "sg:wake:g2"]
 REPLICAS = ["r1", "r2", "r3"]
-AT = Address("127.0.0.1", 1, "k")
+TENANTS, CALLERS = ["acme", "acme-b", "zeta"], ["k1", "k2"]
+WEIGHTS = st.sampled_from([1.0, 1.0, 3.0, 0.5, 0.001])
+COSTS = st.sampled_from([0, 1, 10, 333, 5_000])
+WAITS_US = [1, 999, 40_000, 400_000, 2_000_000, 3_000_000, 21_000_000, 45_000_000, 700_000_000]
+WHOSE = st.tuples(st.sampled_from(TENANTS), st.sampled_from(CALLERS))
+PATIENCE_US = st.sampled_from([0, 300_000, 60_000_000, 60_000_000])
+TIGHTER = [Rule(1_000_000, 1_000_000, 2, 400), Rule(1_000_000, 9_000_000, 3, 500), RULES[2]]
 
 
 class LineMachine(RuleBasedStateMachine):
     """Does every step in both places and compares the whole state after each."""
 
-    url = ""
+    client: Any = None
 
     def __init__(self) -> None:
         super().__init__()
-        self.client = redis.Redis.from_url(self.url, decode_responses=True)
-        self.client.flushall()
-        self.runner = asyncio.Runner()
-        self.store = Store(self.url, timeout_ms=10_000)
-        self.names = keys.line(MODEL)
-        self.twin = order.LineState()
+        self.both = Both(self.client)
         self.tickets: list[str] = []
-
-    def now_us(self) -> int:
-        seconds, us = self.client.time()
-        return seconds * 1_000_000 + us
-
-    def run(self, step: str, *args: str | int) -> object:
-        return self.runner.run(self.store.run(step, self.names, list(args)))
-
-    def keep_alive(self) -> int:
-        """Everybody who lives was just heard, so that only :meth:`silence` makes a difference."""
-        now_ms = self.now_us() // 1_000
-        for table, kind in (
-            (self.twin.replica_beats_ms, "r:"),
-            (self.twin.gateway_beats_ms, "g:"),
-        ):
-            for name, beat_ms in table.items():
-                if beat_ms > now_ms - 60_000:
-                    table[name] = now_ms
-                    self.client.zadd(self.names[3], {kind + name: now_ms})
-        return now_ms
+        self.both.tend(GATEWAYS[0])
+        for replica in REPLICAS[:2]:
+            self.both.beat(replica, 2)
 
     @rule(
         gateway=st.sampled_from(GATEWAYS),
-        max_tickets=st.integers(0, 6),
+        class_=st.integers(0, 2),
+        whose=WHOSE,
+        weights=st.tuples(WEIGHTS, WEIGHTS),
+        cost=COSTS,
+        body_bytes=st.sampled_from([0, 100, 4_500]),
+        patience_us=PATIENCE_US,
         avoid=st.sampled_from(["", *REPLICAS]),
+        again=st.sampled_from([0, 0, 0, 5_000_000]),
     )
-    def enter(self, gateway: str, max_tickets: int, avoid: str) -> None:
-        self.keep_alive()
-        ticket = f"{gateway}/{len(self.tickets)}"
-        said = self.run("line_enter", ticket, max_tickets, 0, avoid)
-        assert isinstance(said, list)
-        twin = order.enter(
-            self.twin, ticket, now_us=self.now_us(), max_tickets=max_tickets, avoid=avoid
-        )
-        assert said[0] == twin
-        if twin == "seated":
-            assert said[1] == self.twin.seats[ticket]
+    def enter(self, gateway: str, class_: int, whose: tuple[str, str], **more: Any) -> None:
+        ticket, again = f"{gateway}/{len(self.tickets)}", more.pop("again")
         self.tickets.append(ticket)
+        arrived_us = self.both.now_us - again if again else 0
+        self.both.enter(ticket, class_, whose, arrived_us=arrived_us, **more)
 
-    @precondition(lambda self: self.tickets)
-    @rule(data=st.data())
-    def enter_again(self, data: st.DataObject) -> None:
+    @rule(pick=st.integers(0, 99))
+    def enter_again(self, pick: int) -> None:
         """A ticket that is sent twice enters once."""
-        self.keep_alive()
-        ticket = data.draw(st.sampled_from(self.tickets))
-        known = ticket in self.twin.seats or ticket in self.twin.line
-        if known:
-            said = self.run("line_enter", ticket, 0, 0, "")
-            assert isinstance(said, list)
-            assert said[0] == order.enter(self.twin, ticket, now_us=self.now_us(), max_tickets=0)
+        if self.tickets:
+            name = self.tickets[pick % len(self.tickets)]
+            if name in self.both.twin.tickets:
+                one = self.both.twin.tickets[name]
+                self.both.enter(name, one.class_, (one.tenant, one.caller))
 
-    @precondition(lambda self: self.tickets)
-    @rule(data=st.data())
-    def leave(self, data: st.DataObject) -> None:
-        now_ms = self.keep_alive()
-        ticket = data.draw(st.sampled_from(self.tickets))
-        assert self.run("line_leave", ticket) == order.leave(self.twin, ticket, now_ms=now_ms)
+    @rule(pick=st.integers(0, 99), cost=COSTS | st.just(-1))
+    def leave(self, pick: int, cost: int) -> None:
+        if self.tickets:
+            self.both.leave(self.tickets[-1 - pick % len(self.tickets)], cost)
+
+    @rule(pick=st.integers(0, 99))
+    def cancel(self, pick: int) -> None:
+        if self.tickets:
+            self.both.cancel(self.tickets[-1 - pick % len(self.tickets)])
 
     @rule(replica=st.sampled_from(REPLICAS), seats=st.integers(0, 4))
     def beat(self, replica: str, seats: int) -> None:
-        now_ms = self.keep_alive()
-        lent = self.runner.run(registry.beat(self.store, MODEL, replica, seats, AT))
-        assert lent == order.beat(self.twin, replica, seats, now_ms=now_ms)
+        self.both.beat(replica, seats)
 
     @rule(replica=st.sampled_from(REPLICAS))
     def withdraw(self, replica: str) -> None:
-        now_ms = self.keep_alive()
-        self.runner.run(registry.withdraw(self.store, MODEL, replica))
-        order.withdraw(self.twin, replica)
-        order.reap(self.twin, now_ms)
+        self.both.withdraw(replica)
 
     @rule(gateway=st.sampled_from(GATEWAYS))
     def tend(self, gateway: str) -> None:
-        now_ms = self.keep_alive()
-        said = self.run("line_tend", gateway)
-        assert isinstance(said, list)
-        order.tend(self.twin, gateway, now_ms=now_ms)
-        assert said[:4] == [
-            len(self.twin.seats),
-            len(self.twin.line),
-            len(self.twin.capacity),
-            sum(self.twin.capacity.values()),
-        ]
-        assert said[6] == len(self.twin.gateway_beats_ms)
+        self.both.tend(gateway)
 
     @rule(gateway=st.sampled_from(GATEWAYS))
     def retire(self, gateway: str) -> None:
-        now_ms = self.keep_alive()
-        self.run("line_retire", gateway)
-        order.forget_gateway(self.twin, gateway)
-        order.reap(self.twin, now_ms)
-        order.seat_next(self.twin)
+        self.both.retire(gateway)
 
-    @rule(who=st.sampled_from([*GATEWAYS, *REPLICAS]))
-    def silence(self, who: str) -> None:
-        """Whoever was silent for minutes is forgotten by the next step of anybody."""
-        long_ago_ms = self.now_us() // 1_000 - 120_000
-        beats = self.twin.gateway_beats_ms if who in GATEWAYS else self.twin.replica_beats_ms
-        if who in beats:
-            beats[who] = long_ago_ms
-            self.client.zadd(
-                self.names[3], {f"{'g' if who in GATEWAYS else 'r'}:{who}": long_ago_ms}
-            )
+    @rule(mode=st.sampled_from(["open", "open", "paused", "draining"]))
+    def mode(self, mode: str) -> None:
+        self.both.mode(mode)
+
+    @rule(rules=st.sampled_from([RULES, TIGHTER]))
+    def change_rules(self, rules: list[Rule]) -> None:
+        self.both.rules = self.both.twin.rules = list(rules)
+        self.both.tend(GATEWAYS[0])
+
+    @rule(us=st.sampled_from(WAITS_US))
+    def wait(self, us: int) -> None:
+        """Time passes; those who live say so."""
+        self.both.now_us += us
+        for replica, one in [*self.both.twin.replicas.items()]:
+            if us < 3_000_000:
+                self.both.beat(replica, one.seats)
 
     @invariant()
     def the_two_are_equal(self) -> None:
-        _, capacity, room, beats, line, seats, _ = self.names
-        assert self.client.hgetall(seats) == self.twin.seats
-        assert set(self.client.zrange(line, 0, -1)) == set(self.twin.line)
-        assert {k: int(v) for k, v in self.client.hgetall(capacity).items()} == self.twin.capacity
-        assert {
-            k: int(v) for k, v in self.client.zrange(room, 0, -1, withscores=True)
-        } == self.twin.room
-        living = {f"r:{r}" for r in self.twin.replica_beats_ms} | {
-            f"g:{g}" for g in self.twin.gateway_beats_ms
-        }
-        assert set(self.client.zrange(beats, 0, -1)) == living
-
-    @invariant()
-    def seats_add_up(self) -> None:
-        """Seats free and seats lent are the seats offered, on every replica."""
-        for replica, offered in self.twin.capacity.items():
-            lent = sum(at == replica for at in self.twin.seats.values())
-            assert self.twin.room[replica] + lent == offered
-
-    def teardown(self) -> None:
-        self.runner.run(self.store.close())
-        self.runner.close()
-        self.client.close()
+        self.both.compare()
 
 
-def test_every_step_does_what_its_twin_does(store_url: str) -> None:
-    """Enter, leave, beat, withdraw, tend, retire and silence, in any order, end in equal states."""
-    machine = type("Machine", (LineMachine,), {"url": store_url})
+@pytest.fixture(scope="module")
+def client(store_url: str) -> Any:
+    with redis.Redis.from_url(store_url, decode_responses=True) as opened:
+        yield opened
+
+
+def test_every_step_does_what_its_twin_does(client: Any) -> None:
+    """Any steps, in any order, at any times, end in equal states and equal answers."""
     run_state_machine_as_test(
-        machine, settings=settings(max_examples=60, stateful_step_count=40, deadline=None)
+        type("Machine", (LineMachine,), {"client": client}),
+        settings=settings(
+            max_examples=300,
+            stateful_step_count=50,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+        ),
     )

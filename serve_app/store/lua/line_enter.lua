@@ -3,59 +3,96 @@ Seat a request at once, or give it a place in line, or turn it away. One atomic 
 
 KEYS[1]  replicas      hash: replica -> how to reach it
 KEYS[2]  capacity      hash: replica -> seats it offers
-KEYS[3]  room          zset: replica -> seats free
-KEYS[4]  beats         zset: r:replica and g:channel -> last sign of life, ms
-KEYS[5]  line          zset: waiting ticket -> arrival, us
-KEYS[6]  seats         hash: seated ticket -> replica
-KEYS[7]  drain         hash: rate (1/s), at_ms
+KEYS[3]  lent          hash: replica -> seats it lends
+KEYS[4]  room          zset: replica -> share of its seats that is lent, millionths
+KEYS[5]  beats         zset: r:replica and g:channel -> last sign of life, ms
+KEYS[6]  tickets       hash: ticket -> what it asks for, and where it sits
+KEYS[7]  held          zset: g:channel|ticket and r:replica|ticket
+KEYS[8]  ages          zset: waiting ticket -> arrival, ms, apart by class
+KEYS[9]  line          zset: flow of a caller|deadline|arrival|waiting ticket
+KEYS[10] callers       zset: flow|counter|caller that waits
+KEYS[11] turns         zset: rank|not lifted|counter|flow that waits
+KEYS[12] lifts         zset: flow -> when it counts one class higher, us
+KEYS[13] flows         hash: flow -> what it was served
+KEYS[14] seen          zset: flow -> last used, ms
+KEYS[15] promised      zset: refused ticket -> when its caller was told to come, ms, apart by class
+KEYS[16] tally         string: the rules and what is counted of each class
 ARGV[1]  ticket        <wake channel>/<number>; sent twice, it enters once
-ARGV[2]  max_tickets   that may wait at once (>= 0); binds those that come for the first time
-ARGV[3]  arrived_us    when it first came, us; 0 for now
-ARGV[4]  avoid         replica that just failed this request; empty for none
+ARGV[2]  class         0 for the highest
+ARGV[3]  tenant        whose flow
+ARGV[4]  caller        whose part of it
+ARGV[5]  weight        of the tenant
+ARGV[6]  caller_weight of the caller
+ARGV[7]  cost          tokens it is expected to cost (>= 0)
+ARGV[8]  bytes         of its body
+ARGV[9]  arrived_us    when it first came, us; 0 for now, else no bound turns it away
+ARGV[10] patience_us   how long it may wait from then on, us
+ARGV[11] avoid         replica that just failed this request; empty for none
+ARGV[12] rules         of the classes: JSON, [ceiling, promote_us, max_tickets, max_bytes] of each
 
-Returns  {"seated", replica, info, arrived_us}
-         {"waiting", waiting, replicas, arrived_us, rate}   rate: seats freed a second, as text
-         {"full", waiting, replicas, arrived_us, rate}      the line is as it was
+Returns  {"seated", rank, replica, info, arrived_us}
+         {"waiting", waiting, replicas, arrived_us}   waiting: of its class
+         {"full" | "late", waiting, replicas, wait_ms, after_ms, mode}   the line is as it was; ms
+             as text, 0 if nobody can tell
+         {"draining"}
 Clock    the store's TIME
 Twin     serve_app/queueing/order.py
 ]]
 --@include line
+--@include flows
+--@include moves
+--@include waiting
 --@include seats
+--@include next
 --@include reap
-local k = named({KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]})
-local ticket, max_tickets = ARGV[1], tonumber(ARGV[2])
-local now_us, now_ms = now_us_ms()
-local arrived_us = tonumber(ARGV[3]) > 0 and tonumber(ARGV[3]) or now_us
-local channel = channel_of(ticket)
-redis.call("ZADD", k.beats, now_ms, "g:" .. channel)
-reap(k, now_ms)
+--@include drain
+--@include promises
+local k = opened(KEYS)
+set_rules(k, ARGV[12])
+local first_time = ARGV[9] == "0"
+local ticket = {name = ARGV[1], class = tonumber(ARGV[2]), tenant = ARGV[3], caller = ARGV[4],
+                weight = tonumber(ARGV[5]), caller_weight = tonumber(ARGV[6]),
+                cost = tonumber(ARGV[7]), bytes = tonumber(ARGV[8]),
+                arrived_us = first_time and k.now_us or tonumber(ARGV[9]), replica = "", rank = 0,
+                seated_us = 0, charged = 0, caller_charged = 0}
+ticket.deadline_us = ticket.arrived_us + tonumber(ARGV[10])
+redis.call("ZADD", k.beats_key, k.now_ms, "g:" .. channel_of(ticket.name))
+tidy(k)
 
-local function seated(replica)
-  return {"seated", replica, redis.call("HGET", k.replicas, replica), arrived_us}
-end
-
-local mine = redis.call("HGET", k.seats, ticket)
-if mine then
-  return seated(mine)
-end
-local waiting = redis.call("ZCARD", k.line)
-local replica = waiting == 0 and roomiest(k, ARGV[4])
-if replica then
-  sit(k, ticket, replica)
-  return seated(replica)
-end
-local said = "waiting"
-local again = tonumber(ARGV[3]) > 0 or redis.call("ZSCORE", k.line, ticket)
-if waiting >= max_tickets and not again then
-  said = "full"
-else
-  redis.call("ZADD", k.line, "NX", string.format("%.0f", arrived_us), ticket)
-  seat_next(k)
-  mine = redis.call("HGET", k.seats, ticket)
-  if mine then
-    return seated(mine)
+local function told(mine)
+  closed(k)
+  local arrived_us = string.format("%.0f", mine.arrived_us)
+  if mine.replica == "" then
+    return {"waiting", k.tally.each[mine.class + 1].waiting, redis.call("HLEN", k.replicas_key),
+            arrived_us}
   end
-  waiting = redis.call("ZCARD", k.line)
+  local info = redis.call("HGET", k.replicas_key, mine.replica)
+  return {"seated", mine.rank, mine.replica, info, arrived_us}
 end
-local rate = string.format("%.6f", drain_rate(k, now_ms, 0))
-return {said, waiting, redis.call("HLEN", k.replicas), arrived_us, rate}
+
+local known = ticket_of(k, ticket.name)
+if known then
+  return told(known)
+elseif k.tally.mode == "draining" and first_time then
+  closed(k)
+  return {"draining"}
+end
+local replica, share = roomiest(k, ARGV[11])
+local rank = first_turn(k)
+if replica and (not rank or rank > ticket.class) and may_sit(k, share, ticket.class) then
+  local _, caller = flows_of(k, ticket)
+  fulfil(k, ticket, caller)
+  sit(k, ticket, replica, ticket.class)
+  return told(ticket)
+end
+if first_time then
+  local said, wait, after = refusal(k, ticket)
+  if said then
+    closed(k)
+    return {said, k.tally.each[ticket.class + 1].waiting, redis.call("HLEN", k.replicas_key),
+            string.format("%.3f", wait), string.format("%.3f", after), k.tally.mode}
+  end
+end
+push(k, ticket)
+seat_next(k)
+return told(ticket_of(k, ticket.name))

@@ -3,32 +3,41 @@ Give a seat back and seat the next, or leave the line. One atomic step; a second
 
 KEYS[1]  replicas      hash: replica -> how to reach it
 KEYS[2]  capacity      hash: replica -> seats it offers
-KEYS[3]  room          zset: replica -> seats free
-KEYS[4]  beats         zset: r:replica and g:channel -> last sign of life, ms
-KEYS[5]  line          zset: waiting ticket -> arrival, us
-KEYS[6]  seats         hash: seated ticket -> replica
-KEYS[7]  drain         hash: rate (1/s), at_ms
+KEYS[3]  lent          hash: replica -> seats it lends
+KEYS[4]  room          zset: replica -> share of its seats that is lent, millionths
+KEYS[5]  beats         zset: r:replica and g:channel -> last sign of life, ms
+KEYS[6]  tickets       hash: ticket -> what it asks for, and where it sits
+KEYS[7]  held          zset: g:channel|ticket and r:replica|ticket
+KEYS[8]  ages          zset: waiting ticket -> arrival, ms, apart by class
+KEYS[9]  line          zset: flow of a caller|deadline|arrival|waiting ticket
+KEYS[10] callers       zset: flow|counter|caller that waits
+KEYS[11] turns         zset: rank|not lifted|counter|flow that waits
+KEYS[12] lifts         zset: flow -> when it counts one class higher, us
+KEYS[13] flows         hash: flow -> what it was served
+KEYS[14] seen          zset: flow -> last used, ms
+KEYS[15] promised      zset: refused ticket -> when its caller was told to come, ms, apart by class
+KEYS[16] tally         string: the rules and what is counted of each class
 ARGV[1]  ticket        that leaves
+ARGV[2]  cost          tokens it really cost; below 0: as many as expected
 
 Returns  "seat" if it had one, "line" if it waited, "gone" if it had left before
 Clock    the store's TIME
 Twin     serve_app/queueing/order.py
 ]]
 --@include line
+--@include flows
+--@include moves
+--@include waiting
 --@include seats
+--@include next
 --@include reap
-local k = named({KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]})
-local ticket = ARGV[1]
-local _, now_ms = now_us_ms()
-local said = "gone"
-local replica = redis.call("HGET", k.seats, ticket)
-if replica then
-  stand_up(k, ticket, replica)
-  drain_rate(k, now_ms, 1)
-  said = "seat"
-elseif redis.call("ZREM", k.line, ticket) == 1 then
-  said = "line"
+local k = opened(KEYS)
+tidy(k)
+local said, ticket = "gone", ticket_of(k, ARGV[1])
+if ticket then
+  said = ticket.replica == "" and "line" or "seat"
+  forget(k, ticket, tonumber(ARGV[2]))
+  seat_next(k)
 end
-reap(k, now_ms)
-seat_next(k)
+closed(k)
 return said

@@ -3,32 +3,64 @@ Renew a gateway, forget the silent, seat whom there is room for, and count. One 
 
 KEYS[1]  replicas      hash: replica -> how to reach it
 KEYS[2]  capacity      hash: replica -> seats it offers
-KEYS[3]  room          zset: replica -> seats free
-KEYS[4]  beats         zset: r:replica and g:channel -> last sign of life, ms
-KEYS[5]  line          zset: waiting ticket -> arrival, us
-KEYS[6]  seats         hash: seated ticket -> replica
-KEYS[7]  drain         hash: rate (1/s), at_ms
-ARGV[1]  channel       the gateway's wake channel
+KEYS[3]  lent          hash: replica -> seats it lends
+KEYS[4]  room          zset: replica -> share of its seats that is lent, millionths
+KEYS[5]  beats         zset: r:replica and g:channel -> last sign of life, ms
+KEYS[6]  tickets       hash: ticket -> what it asks for, and where it sits
+KEYS[7]  held          zset: g:channel|ticket and r:replica|ticket
+KEYS[8]  ages          zset: waiting ticket -> arrival, ms, apart by class
+KEYS[9]  line          zset: flow of a caller|deadline|arrival|waiting ticket
+KEYS[10] callers       zset: flow|counter|caller that waits
+KEYS[11] turns         zset: rank|not lifted|counter|flow that waits
+KEYS[12] lifts         zset: flow -> when it counts one class higher, us
+KEYS[13] flows         hash: flow -> what it was served
+KEYS[14] seen          zset: flow -> last used, ms
+KEYS[15] promised      zset: refused ticket -> when its caller was told to come, ms, apart by class
+KEYS[16] tally         string: the rules and what is counted of each class
+ARGV[1]  channel       the gateway's wake channel; empty to look only
+ARGV[2]  rules         of the classes: JSON, [ceiling, promote_us, max_tickets, max_bytes] of each
 
-Returns  {running, waiting, replicas, seats, oldest_ms, rate, gateways}
-         oldest_ms: how long the first in line has waited; rate: seats freed a second, as text
+Returns  {mode, lent, replicas, seats, gateways, freed, class, class, ...}
+         freed: seats that come free a second, as text
+         class: {waiting, bytes, running, oldest_ms, wait_ms}   wait_ms: of one more, as text
 Clock    the store's TIME
 Twin     serve_app/queueing/order.py
 ]]
 --@include line
+--@include flows
+--@include moves
+--@include waiting
 --@include seats
+--@include next
 --@include reap
-local k = named({KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]})
-local now_us, now_ms = now_us_ms()
-redis.call("ZADD", k.beats, now_ms, "g:" .. ARGV[1])
-reap(k, now_ms)
+--@include drain
+local k = opened(KEYS)
+set_rules(k, ARGV[2])
+if ARGV[1] ~= "" then
+  redis.call("ZADD", k.beats_key, k.now_ms, "g:" .. ARGV[1])
+end
+tidy(k)
+forget_idle(k)
 seat_next(k)
+closed(k)
+
+local function oldest_ms(class)
+  local low, high = class * BY_CLASS, (class + 1) * BY_CLASS - 1
+  local found = redis.call("ZRANGE", k.ages_key, string.format("%.0f", low),
+                           string.format("%.0f", high), "BYSCORE", "LIMIT", 0, 1, "WITHSCORES")
+  return found[2] and k.now_ms - (tonumber(found[2]) - low) or 0
+end
+
 local seats = 0
-for _, offered in ipairs(redis.call("HVALS", k.capacity)) do
+for _, offered in ipairs(redis.call("HVALS", k.capacity_key)) do
   seats = seats + tonumber(offered)
 end
-local head = redis.call("ZRANGE", k.line, 0, 0, "WITHSCORES")
-local oldest_ms = head[2] and math.floor((now_us - tonumber(head[2])) / 1000) or 0
-local replicas = redis.call("HLEN", k.replicas)
-return {redis.call("HLEN", k.seats), redis.call("ZCARD", k.line), replicas, seats, oldest_ms,
-        string.format("%.6f", drain_rate(k, now_ms, 0)), redis.call("ZCARD", k.beats) - replicas}
+local replicas, beats = redis.call("HLEN", k.replicas_key), redis.call("ZCARD", k.beats_key)
+local told = {k.tally.mode, k.tally.lent, replicas, seats, math.max(beats - replicas, 0),
+              string.format("%.6f", freed_per_ms(k) * 1000)}
+for at, one in ipairs(k.tally.each) do
+  local wait = wait_ms(k, at - 1, nil, 0)
+  told[#told + 1] = {one.waiting, one.bytes, one.running, oldest_ms(at - 1),
+                     string.format("%.3f", wait)}
+end
+return told

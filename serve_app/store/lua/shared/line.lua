@@ -1,27 +1,58 @@
--- Twin: serve_app/queueing/order.py. `k` names the seven keys of one model's line.
-local DRAIN_TAU_MS = 10000 -- the drain rate forgets with this time constant
+-- Twin: serve_app/queueing/state.py. `k` is one model's line: its keys, its tally, flows in use.
+local MILLION, WINDOW_MS, GRACE_MS, RETRY_MAX_MS = 1000000, 20000, 5000, 60000
+local BY_CLASS = 1e13 -- scores of one class are apart from those of the next
 
-local function now_us_ms()
-  local time = redis.call("TIME")
-  return time[1] * 1000000 + time[2], time[1] * 1000 + math.floor(time[2] / 1000)
+local function wide(number) -- sixteen digits, so that text sorts as numbers do
+  return string.format("%016.0f", number)
 end
 
-local function named(keys)
-  return {replicas = keys[1], capacity = keys[2], room = keys[3], beats = keys[4],
-          line = keys[5], seats = keys[6], drain = keys[7]}
-end
-
-local function channel_of(ticket)
-  return string.match(ticket, "^(.*)/")
-end
-
--- Seats that come free a second, with `left` of them just now; a decaying count.
-local function drain_rate(k, now_ms, left)
-  local was = redis.call("HMGET", k.drain, "rate", "at_ms")
-  local age_ms = math.max(now_ms - tonumber(was[2] or now_ms), 0)
-  local rate = tonumber(was[1] or 0) * math.exp(-age_ms / DRAIN_TAU_MS) + left * 1000 / DRAIN_TAU_MS
-  if left > 0 then
-    redis.call("HSET", k.drain, "rate", string.format("%.9f", rate), "at_ms", now_ms)
+local function rolled(window, number)
+  if window[3] ~= number then
+    return {0, window[3] == number - 1 and window[1] or 0, number}
   end
-  return rate
+  return window
+end
+
+-- The line that KEYS name, at the store's time; without rules nobody is seated yet.
+local function opened(keys)
+  local time, names = redis.call("TIME"), {"replicas", "capacity", "lent", "room", "beats",
+    "tickets", "held", "ages", "line", "callers", "turns", "lifts", "flows", "seen", "promised",
+    "tally"}
+  local k = {now_us = time[1] * 1000000 + time[2], used = {}}
+  k.now_ms = math.floor(k.now_us / 1000)
+  for at, name in ipairs(names) do
+    k[name .. "_key"] = keys[at]
+  end
+  local text = redis.call("GET", k.tally_key)
+  k.tally = text and cmsgpack.unpack(text) or {mode = "open", rules = {}, lent = 0, each = {},
+                                               ended = {0, 0, 0}, lent_ms = {0, 0, 0}}
+  local number = math.floor(k.now_ms / WINDOW_MS)
+  k.tally.ended = rolled(k.tally.ended, number)
+  k.tally.lent_ms = rolled(k.tally.lent_ms, number)
+  for _, one in ipairs(k.tally.each) do
+    one.taken = rolled(one.taken, number)
+  end
+  return k
+end
+
+-- Classes as the rules say; tickets of a class that is no longer there count as the last one's.
+local function set_rules(k, text)
+  if k.tally.text ~= text then
+    local rules = cjson.decode(text)
+    for at = #rules + 1, #k.tally.each do
+      rules[at] = rules[#rules]
+    end
+    k.tally.text, k.tally.rules = text, rules
+    for at = 1, #rules do
+      k.tally.each[at] = k.tally.each[at] or {virtual = 0, waiting = 0, bytes = 0, running = 0,
+                                              flows = 0, taken = {0, 0, 0}}
+    end
+  end
+end
+
+local function closed(k)
+  for name, flow in pairs(k.used) do
+    redis.call("HSET", k.flows_key, name, cmsgpack.pack(flow))
+  end
+  redis.call("SET", k.tally_key, cmsgpack.pack(k.tally))
 end

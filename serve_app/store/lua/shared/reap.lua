@@ -1,45 +1,60 @@
--- Twin: serve_app/queueing/order.py. Needs line.lua and seats.lua.
-local REPLICA_SILENT_MS = 3000
-local GATEWAY_SILENT_MS = 5000
+-- Twin: serve_app/queueing/order.py. Needs next.lua. Whoever was silent too long is gone.
+local REPLICA_SILENT_MS, GATEWAY_SILENT_MS, IDLE_MS = 3000, 5000, 600000
+local AT_ONCE, REAPED_AT_ONCE = 64, 256 -- what one step does at most; the next one goes on
+
+-- Takes away what `owner` (r:replica or g:channel) holds; whether that was all.
+local function emptied(k, owner, cost)
+  local held = redis.call("ZRANGE", k.held_key, "[" .. owner .. "|", "(" .. owner .. "|~", "BYLEX",
+                          "LIMIT", 0, REAPED_AT_ONCE)
+  for _, one in ipairs(held) do
+    forget(k, ticket_of(k, string.sub(one, #owner + 2)), cost)
+  end
+  redis.call(#held < REAPED_AT_ONCE and "ZREM" or "ZADD", k.beats_key,
+             unpack(#held < REAPED_AT_ONCE and {owner} or {0, owner}))
+  return #held < REAPED_AT_ONCE
+end
 
 local function withdraw(k, replica)
-  redis.call("HDEL", k.replicas, replica)
-  redis.call("HDEL", k.capacity, replica)
-  redis.call("ZREM", k.room, replica)
-  redis.call("ZREM", k.beats, "r:" .. replica)
-  local seats = redis.call("HGETALL", k.seats)
-  for i = 1, #seats, 2 do
-    if seats[i + 1] == replica then
-      redis.call("HDEL", k.seats, seats[i])
-    end
+  redis.call("HDEL", k.capacity_key, replica)
+  redis.call("ZREM", k.room_key, replica)
+  redis.call("HDEL", k.replicas_key, replica)
+  if emptied(k, "r:" .. replica, 0) then
+    redis.call("HDEL", k.lent_key, replica)
   end
 end
 
-local function forget_gateway(k, channel)
-  redis.call("ZREM", k.beats, "g:" .. channel)
-  local seats = redis.call("HGETALL", k.seats)
-  for i = 1, #seats, 2 do
-    if channel_of(seats[i]) == channel then
-      stand_up(k, seats[i], seats[i + 1])
-    end
-  end
-  for _, ticket in ipairs(redis.call("ZRANGE", k.line, 0, -1)) do
-    if channel_of(ticket) == channel then
-      redis.call("ZREM", k.line, ticket)
-    end
-  end
-end
-
--- Whoever was silent too long is gone, and so is what it held.
-local function reap(k, now_ms)
-  local silent = redis.call("ZRANGE", k.beats, "-inf", now_ms - REPLICA_SILENT_MS, "BYSCORE",
-                            "LIMIT", 0, 64, "WITHSCORES")
+local function tidy(k)
+  local silent = redis.call("ZRANGE", k.beats_key, "-inf", k.now_ms - REPLICA_SILENT_MS, "BYSCORE",
+                            "LIMIT", 0, AT_ONCE, "WITHSCORES")
   for i = 1, #silent, 2 do
-    local kind, name = string.sub(silent[i], 1, 2), string.sub(silent[i], 3)
-    if kind == "r:" then
-      withdraw(k, name)
-    elseif tonumber(silent[i + 1]) <= now_ms - GATEWAY_SILENT_MS then
-      forget_gateway(k, name)
+    if string.sub(silent[i], 1, 2) == "r:" then
+      withdraw(k, string.sub(silent[i], 3))
+    elseif tonumber(silent[i + 1]) <= k.now_ms - GATEWAY_SILENT_MS then
+      emptied(k, silent[i], -1)
+    end
+  end
+  for _ = 1, AT_ONCE do
+    local due = redis.call("ZRANGE", k.lifts_key, "-inf", wide(k.now_us), "BYSCORE", "LIMIT", 0, 1)
+    if not due[1] then
+      return
+    end
+    local flow = flow_of(k, due[1])
+    flow[LIFTED] = flow[LIFTED] + 1
+    turn(k, due[1], flow)
+  end
+end
+
+-- Forgets flows that nobody has used for long, with their debts.
+local function forget_idle(k)
+  local idle = redis.call("ZRANGE", k.seen_key, "-inf", k.now_ms - IDLE_MS, "BYSCORE",
+                          "LIMIT", 0, AT_ONCE)
+  for _, name in ipairs(idle) do
+    if flow_of(k, name)[WAITING] > 0 then
+      redis.call("ZADD", k.seen_key, k.now_ms, name)
+    else
+      k.used[name] = nil
+      redis.call("ZREM", k.seen_key, name)
+      redis.call("HDEL", k.flows_key, name)
     end
   end
 end

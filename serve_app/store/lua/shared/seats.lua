@@ -1,39 +1,55 @@
--- Twin: serve_app/queueing/order.py. Needs line.lua.
-local SEATED_AT_ONCE = 512 -- seats handed out by one step at most; the next step goes on
-
--- The replica with the most room, another than `avoid` if there is one; nil if none has any.
-local function roomiest(k, avoid)
-  local found = redis.call("ZREVRANGE", k.room, 0, 1, "WITHSCORES")
-  local at = (found[1] == avoid and found[3] and tonumber(found[4]) > 0) and 3 or 1
-  if found[at] and tonumber(found[at + 1]) > 0 then
-    return found[at]
+-- Twin: serve_app/queueing/moves.py. Needs waiting.lua. Onto a seat, and up from it.
+local function placed(k, replica, lent)
+  local seats = tonumber(redis.call("HGET", k.capacity_key, replica) or 0)
+  if seats > 0 then
+    redis.call("ZADD", k.room_key, math.floor(lent * MILLION / seats), replica)
+  else
+    redis.call("ZREM", k.room_key, replica)
   end
 end
 
-local function sit(k, ticket, replica)
-  redis.call("HSET", k.seats, ticket, replica)
-  redis.call("ZINCRBY", k.room, -1, replica)
+local function sit(k, ticket, replica, rank)
+  local name, caller_name = names_of(ticket)
+  local flow, caller = flow_of(k, name), flow_of(k, caller_name)
+  local tally = k.tally.each[ticket.class + 1]
+  if flow[LIFTED] == 0 then
+    tally.virtual = math.max(tally.virtual, flow[COUNTER])
+  end
+  flow[VIRTUAL] = math.max(flow[VIRTUAL], caller[COUNTER])
+  ticket.replica, ticket.rank, ticket.seated_us = replica, rank, k.now_us
+  ticket.weight, ticket.caller_weight = flow[WEIGHT], caller[WEIGHT]
+  ticket.charged = units(ticket.cost, flow[WEIGHT])
+  ticket.caller_charged = units(ticket.cost, caller[WEIGHT])
+  flow[SINCE], flow[LIFTED] = k.now_us, 0
+  charge(k, ticket, ticket.charged, ticket.caller_charged)
+  keep(k, ticket)
+  redis.call("ZADD", k.held_key, 0, "g:" .. channel_of(ticket.name) .. "|" .. ticket.name,
+             0, "r:" .. replica .. "|" .. ticket.name)
+  tally.running, k.tally.lent = tally.running + 1, k.tally.lent + 1
+  tally.taken[1] = tally.taken[1] + 1
+  placed(k, replica, redis.call("HINCRBY", k.lent_key, replica, 1))
 end
 
--- First come, first seated, while there is room.
-local function seat_next(k)
-  for _ = 1, SEATED_AT_ONCE do
-    local replica = roomiest(k, "")
-    local ticket = replica and redis.call("ZRANGE", k.line, 0, 0)[1]
-    if not ticket then
-      return
+local function stand_up(k, ticket)
+  local tally, now = k.tally.each[ticket.class + 1], k.tally
+  tally.running, now.lent = tally.running - 1, now.lent - 1
+  now.ended[1] = now.ended[1] + 1
+  now.lent_ms[1] = now.lent_ms[1] + math.floor((k.now_us - ticket.seated_us) / 1000)
+  redis.call("ZREM", k.held_key, "r:" .. ticket.replica .. "|" .. ticket.name)
+  placed(k, ticket.replica, redis.call("HINCRBY", k.lent_key, ticket.replica, -1))
+end
+
+-- Takes a ticket away, wherever it is; of a seat, corrects what was charged to `cost` >= 0.
+local function forget(k, ticket, cost)
+  if ticket.replica == "" then
+    pull(k, ticket)
+  else
+    stand_up(k, ticket)
+    if cost >= 0 then
+      charge(k, ticket, units(cost, ticket.weight) - ticket.charged,
+             units(cost, ticket.caller_weight) - ticket.caller_charged)
     end
-    redis.call("ZREM", k.line, ticket)
-    sit(k, ticket, replica)
-    local info = redis.call("HGET", k.replicas, replica)
-    redis.call("PUBLISH", channel_of(ticket), ticket .. "\n" .. replica .. "\n" .. info)
   end
-end
-
--- Gives the seat back if its replica is still there.
-local function stand_up(k, ticket, replica)
-  redis.call("HDEL", k.seats, ticket)
-  if redis.call("ZSCORE", k.room, replica) then
-    redis.call("ZINCRBY", k.room, 1, replica)
-  end
+  redis.call("ZREM", k.held_key, "g:" .. channel_of(ticket.name) .. "|" .. ticket.name)
+  redis.call("HDEL", k.tickets_key, ticket.name)
 end
