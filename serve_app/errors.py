@@ -31,11 +31,13 @@ A leaf fixes status and code; ``ingress`` turns it into a reply and knows no oth
         RateLimited         429 rate_limit_exceeded       retry_after_s
         QuotaSpent          429 insufficient_quota        not to be retried; reset in details
         QueueFull           429 queue_full                retry_after_s
+        QueueWaitTooLong    429 queue_wait_too_long       retry_after_s
         StoreUnavailable    503 state_store_unavailable   retry_after_s
         IssuerUnavailable   503 issuer_unavailable        retry_after_s
         ShuttingDown        503 shutting_down             retry_after_s
       Dropped               after it had a place: place and request count were given back
         QueueTimeout        429 queue_timeout             retry_after_s
+        QueueCancelled      429 queue_cancelled           not to be retried
         NoCapacity          503 no_capacity               retry_after_s
         UpstreamFailed      502 upstream_failed           retry_after_s
         UpstreamTimeout     504 upstream_timeout
@@ -204,6 +206,10 @@ class QueueFull(Refused, status=429, code="queue_full"):
     """As many requests wait as may wait."""
 
 
+class QueueWaitTooLong(Refused, status=429, code="queue_wait_too_long"):
+    """It would wait longer than it may, as fast as seats come free now."""
+
+
 class StoreUnavailable(Refused, status=503, code="state_store_unavailable"):
     """Redis or Valkey does not answer; nobody is let in unchecked."""
 
@@ -228,6 +234,10 @@ class Dropped(GateError):
 
 class QueueTimeout(Dropped, status=429, code="queue_timeout"):
     """No seat came free within the class's ``max_wait_s``."""
+
+
+class QueueCancelled(Dropped, status=429, code="queue_cancelled"):
+    """An operator took the request out of the line."""
 
 
 class NoCapacity(Dropped, status=503, code="no_capacity"):

@@ -36,7 +36,7 @@ def push(state: LineState, name: str, ticket: Ticket, now_us: int) -> None:
     tally = state.tallies[ticket.class_]
     state.tickets[name] = ticket
     tally.ages.put(name, ticket.arrived_us)
-    caller.inside.put(name, (ticket.deadline_us, ticket.arrived_us))
+    caller.inside.put(name, (ticket.due_us, ticket.arrived_us))
     caller.waiting += 1
     flow.waiting += 1
     tally.waiting += 1

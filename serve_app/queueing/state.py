@@ -34,7 +34,9 @@ class Ticket:
         tenant, caller: whose it is.
         cost: tokens it is expected to cost.
         body_bytes: that it keeps in its gateway's memory.
-        arrived_us, deadline_us: when it first came, and until when it waits.
+        arrived_us: when it first came.
+        due_us: the earlier, the earlier its turn among its caller's.
+        deadline_us: until when it waits.
         weights: its tenant's and its caller's.
         replica: where it is seated; empty while it waits.
         rank: the class it was seated as.
@@ -49,6 +51,7 @@ class Ticket:
     cost: int
     body_bytes: int
     arrived_us: int
+    due_us: int
     deadline_us: int
     weights: tuple[float, float] = (1.0, 1.0)
     replica: str = ""

@@ -60,13 +60,24 @@ class Both:
         body_bytes: int = 100,
         patience_us: int = 60_000_000,
         *,
+        left_us: int | None = None,
         avoid: str = "",
         arrived_us: int = 0,
     ) -> Told:
-        args = [name, class_, *whose, *weights, cost, body_bytes, arrived_us, patience_us, avoid]
-        said, *rest = self.run("enter", *args, text_of(self.rules))
+        args = [name, class_, *whose, *weights, cost, body_bytes, arrived_us, patience_us]
+        left_us = patience_us if left_us is None else left_us
+        said, *rest = self.run("enter", *args, left_us, avoid, text_of(self.rules))
         came_us = arrived_us or self.now_us
-        ticket = Ticket(class_, *whose, cost, body_bytes, came_us, came_us + patience_us, weights)
+        ticket = Ticket(
+            class_,
+            *whose,
+            cost,
+            body_bytes,
+            came_us,
+            came_us + patience_us,
+            self.now_us + left_us,
+            weights,
+        )
         told = order.enter(
             self.twin, name, ticket, now_us=self.now_us, avoid=avoid, again=arrived_us > 0
         )
@@ -89,17 +100,19 @@ class Both:
 
     def tend(self, gateway: str) -> None:
         told = self.run("tend", gateway, text_of(self.rules))
-        order.tend(self.twin, gateway, now_us=self.now_us)
         twin = self.twin
-        assert told[:5] == [
+        new = int("g:" + gateway not in twin.beats)
+        order.tend(twin, gateway, now_us=self.now_us)
+        assert told[:6] == [
             twin.mode,
             twin.lent,
             len([one for one in twin.replicas.values() if one.seats or not one.gone]),
             sum(one.seats for one in twin.replicas.values()),
             sum(who.startswith("g:") for who in twin.beats),
+            new,
         ]
         counts = [[t.waiting, t.body_bytes, t.running] for t in twin.tallies]
-        assert [one[:3] for one in told[6:]] == counts
+        assert [one[:3] for one in told[7:]] == counts
 
     def withdraw(self, replica: str) -> None:
         self.run("withdraw", replica)
@@ -186,7 +199,7 @@ def of_twin(state: LineState) -> dict[str, Any]:
         ],
         "tickets": {
             name: [
-                one.class_, one.tenant, one.caller, one.cost, one.body_bytes, one.arrived_us,
+                one.class_, one.tenant, one.caller, one.cost, one.body_bytes, one.arrived_us, one.due_us,
                 one.deadline_us, *one.weights, one.replica, one.rank, one.seated_us, *one.charged,
             ]
             for name, one in state.tickets.items()
@@ -202,7 +215,7 @@ def of_twin(state: LineState) -> dict[str, Any]:
         "lifts": {name: state.lifts.key(name) for name in state.lifts},
         "turns": [*state.turns],
         "line": sorted(
-            f"{one.caller_flow}|{one.deadline_us:016d}|{one.arrived_us:016d}|{name}"
+            f"{one.caller_flow}|{one.due_us:016d}|{one.arrived_us:016d}|{name}"
             for name, one in waiting.items()
         ),
         "callers": sorted(
@@ -213,7 +226,10 @@ def of_twin(state: LineState) -> dict[str, Any]:
         ),
         "ages": {name for tally in state.tallies for name in tally.ages},
         "held": sorted(
-            [f"g:{order.channel_of(name)}|{name}" for name in state.tickets]
+            [
+                f"g:{order.channel_of(name)}|{'s' if one.replica else 'w'}|{name}"
+                for name, one in state.tickets.items()
+            ]
             + [f"r:{one.replica}|{name}" for name, one in state.tickets.items() if one.replica]
         ),
         "seats": {name: one.seats for name, one in state.replicas.items() if not one.gone},

@@ -43,6 +43,7 @@ class LineMachine(RuleBasedStateMachine):
         cost=COSTS,
         body_bytes=st.sampled_from([0, 100, 4_500]),
         patience_us=PATIENCE_US,
+        left_us=PATIENCE_US | st.none(),
         avoid=st.sampled_from(["", *REPLICAS]),
         again=st.sampled_from([0, 0, 0, 5_000_000]),
     )

@@ -26,9 +26,10 @@ ARGV[6]  caller_weight of the caller
 ARGV[7]  cost          tokens it is expected to cost (>= 0)
 ARGV[8]  bytes         of its body
 ARGV[9]  arrived_us    when it first came, us; 0 for now, else no bound turns it away
-ARGV[10] patience_us   how long it may wait from then on, us
-ARGV[11] avoid         replica that just failed this request; empty for none
-ARGV[12] rules         of the classes: JSON, [ceiling, promote_us, max_tickets, max_bytes] of each
+ARGV[10] patience_us   how long it may wait in all, us; the shorter, the earlier its turn
+ARGV[11] left_us       of that, how long from now on
+ARGV[12] avoid         replica that just failed this request; empty for none
+ARGV[13] rules         of the classes: JSON, [ceiling, promote_us, max_tickets, max_bytes] of each
 
 Returns  {"seated", rank, replica, info, arrived_us}
          {"waiting", waiting, replicas, arrived_us}   waiting: of its class
@@ -48,14 +49,15 @@ Twin     serve_app/queueing/order.py
 --@include drain
 --@include promises
 local k = opened(KEYS)
-set_rules(k, ARGV[12])
+set_rules(k, ARGV[13])
 local first_time = ARGV[9] == "0"
 local ticket = {name = ARGV[1], class = tonumber(ARGV[2]), tenant = ARGV[3], caller = ARGV[4],
                 weight = tonumber(ARGV[5]), caller_weight = tonumber(ARGV[6]),
                 cost = tonumber(ARGV[7]), bytes = tonumber(ARGV[8]),
                 arrived_us = first_time and k.now_us or tonumber(ARGV[9]), replica = "", rank = 0,
                 seated_us = 0, charged = 0, caller_charged = 0}
-ticket.deadline_us = ticket.arrived_us + tonumber(ARGV[10])
+ticket.due_us = ticket.arrived_us + tonumber(ARGV[10])
+ticket.deadline_us = k.now_us + tonumber(ARGV[11])
 redis.call("ZADD", k.beats_key, k.now_ms, "g:" .. channel_of(ticket.name))
 tidy(k)
 
@@ -77,7 +79,7 @@ elseif k.tally.mode == "draining" and first_time then
   closed(k)
   return {"draining"}
 end
-local replica, share = roomiest(k, ARGV[11])
+local replica, share = roomiest(k, ARGV[12])
 local rank = first_turn(k)
 if replica and (not rank or rank > ticket.class) and may_sit(k, share, ticket.class) then
   local _, caller = flows_of(k, ticket)

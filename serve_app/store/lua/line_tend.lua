@@ -20,8 +20,8 @@ KEYS[16] tally         string: the rules and what is counted of each class
 ARGV[1]  channel       the gateway's wake channel; empty to look only
 ARGV[2]  rules         of the classes: JSON, [ceiling, promote_us, max_tickets, max_bytes] of each
 
-Returns  {mode, lent, replicas, seats, gateways, freed, class, class, ...}
-         freed: seats that come free a second, as text
+Returns  {mode, lent, replicas, seats, gateways, new, freed, class, class, ...}
+         new: 1 if the gateway was not known, with all that it held; freed: seats a second, as text
          class: {waiting, bytes, running, oldest_ms, wait_ms}   wait_ms: of one more, as text
 Clock    the store's TIME
 Twin     serve_app/queueing/order.py
@@ -36,8 +36,9 @@ Twin     serve_app/queueing/order.py
 --@include drain
 local k = opened(KEYS)
 set_rules(k, ARGV[2])
+local new = 0
 if ARGV[1] ~= "" then
-  redis.call("ZADD", k.beats_key, k.now_ms, "g:" .. ARGV[1])
+  new = redis.call("ZADD", k.beats_key, k.now_ms, "g:" .. ARGV[1])
 end
 tidy(k)
 forget_idle(k)
@@ -56,7 +57,7 @@ for _, offered in ipairs(redis.call("HVALS", k.capacity_key)) do
   seats = seats + tonumber(offered)
 end
 local replicas, beats = redis.call("HLEN", k.replicas_key), redis.call("ZCARD", k.beats_key)
-local told = {k.tally.mode, k.tally.lent, replicas, seats, math.max(beats - replicas, 0),
+local told = {k.tally.mode, k.tally.lent, replicas, seats, math.max(beats - replicas, 0), new,
               string.format("%.6f", freed_per_ms(k) * 1000)}
 for at, one in ipairs(k.tally.each) do
   local wait = wait_ms(k, at - 1, nil, 0)

@@ -1,6 +1,6 @@
 -- Twin: serve_app/queueing/moves.py. Needs line.lua and flows.lua. What a ticket is made of:
-local TICKET = {"class", "tenant", "caller", "cost", "bytes", "arrived_us", "deadline_us",
-                "weight", "caller_weight", "replica", "rank", "seated_us", "charged",
+local TICKET = {"class", "tenant", "caller", "cost", "bytes", "arrived_us", "due_us",
+                "deadline_us", "weight", "caller_weight", "replica", "rank", "seated_us", "charged",
                 "caller_charged"}
 
 local function ticket_of(k, name)
@@ -32,8 +32,13 @@ local function channel_of(ticket)
   return string.match(ticket, "^(.*)/")
 end
 
+-- Where a ticket stands among what its gateway holds; its kind is w if it waits, s if it sits.
+local function held_by(ticket, kind)
+  return table.concat({"g:" .. channel_of(ticket.name), kind, ticket.name}, "|")
+end
+
 local function place_in_line(ticket, name)
-  return table.concat({name, wide(ticket.deadline_us), wide(ticket.arrived_us), ticket.name}, "|")
+  return table.concat({name, wide(ticket.due_us), wide(ticket.arrived_us), ticket.name}, "|")
 end
 
 -- The flows of a ticket that comes, lifted to the virtual time if they do not wait.

@@ -7,7 +7,7 @@ local function emptied(k, owner, cost)
   local held = redis.call("ZRANGE", k.held_key, "[" .. owner .. "|", "(" .. owner .. "|~", "BYLEX",
                           "LIMIT", 0, REAPED_AT_ONCE)
   for _, one in ipairs(held) do
-    forget(k, ticket_of(k, string.sub(one, #owner + 2)), cost)
+    forget(k, ticket_of(k, string.match(one, "|([^|]*)$")), cost)
   end
   redis.call(#held < REAPED_AT_ONCE and "ZREM" or "ZADD", k.beats_key,
              unpack(#held < REAPED_AT_ONCE and {owner} or {0, owner}))

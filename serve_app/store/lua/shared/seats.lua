@@ -23,8 +23,7 @@ local function sit(k, ticket, replica, rank)
   flow[SINCE], flow[LIFTED] = k.now_us, 0
   charge(k, ticket, ticket.charged, ticket.caller_charged)
   keep(k, ticket)
-  redis.call("ZADD", k.held_key, 0, "g:" .. channel_of(ticket.name) .. "|" .. ticket.name,
-             0, "r:" .. replica .. "|" .. ticket.name)
+  redis.call("ZADD", k.held_key, 0, held_by(ticket, "s"), 0, "r:" .. replica .. "|" .. ticket.name)
   tally.running, k.tally.lent = tally.running + 1, k.tally.lent + 1
   tally.taken[1] = tally.taken[1] + 1
   placed(k, replica, redis.call("HINCRBY", k.lent_key, replica, 1))
@@ -35,7 +34,7 @@ local function stand_up(k, ticket)
   tally.running, now.lent = tally.running - 1, now.lent - 1
   now.ended[1] = now.ended[1] + 1
   now.lent_ms[1] = now.lent_ms[1] + math.floor((k.now_us - ticket.seated_us) / 1000)
-  redis.call("ZREM", k.held_key, "r:" .. ticket.replica .. "|" .. ticket.name)
+  redis.call("ZREM", k.held_key, held_by(ticket, "s"), "r:" .. ticket.replica .. "|" .. ticket.name)
   placed(k, ticket.replica, redis.call("HINCRBY", k.lent_key, ticket.replica, -1))
 end
 
@@ -50,6 +49,5 @@ local function forget(k, ticket, cost)
              units(cost, ticket.caller_weight) - ticket.caller_charged)
     end
   end
-  redis.call("ZREM", k.held_key, "g:" .. channel_of(ticket.name) .. "|" .. ticket.name)
   redis.call("HDEL", k.tickets_key, ticket.name)
 end

@@ -1,0 +1,212 @@
+"""What a gateway does for the line beside its requests, for as long as it lives.
+
+It *hears* (a seat came free for one of ours), *tends* (we live; whom did a lost message forget?)
+and does the gateway's *chores*, which make no sign of life late; what could not be given back
+because the store was away is given back later. What fails for one model, or in one chore, keeps
+none of the others waiting.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+from serve_app.errors import GateError, QueueCancelled, StoreUnavailable
+from serve_app.queueing.desk import Desk
+from serve_app.queueing.local import LocalSeats
+from serve_app.queueing.seat import Load
+from serve_app.settings import QueueClass
+from serve_app.store import Store
+
+TEND_S = 0.25
+AT_ONCE = 1_000
+"""Tickets of one model that are paid, or asked for, in one round trip."""
+
+_log = logging.getLogger("sluicegate.queueing")
+
+
+class Turn(NamedTuple):
+    """A turn that has come: where, as which class, and how to get there."""
+
+    replica: str
+    rank: int
+    info: str
+
+
+@dataclass(slots=True)
+class Waiter:
+    """One request that waits here.
+
+    Attributes:
+        model: what it waits for.
+        turn: is set when its turn has come, or is never to come.
+        args: who it is and what it costs, as the store takes it.
+        patience_us: how long it may wait in all.
+        ends_s: until when it waits, on this machine's clock.
+        arrived_us: when it first came; 0 until the store has said.
+    """
+
+    model: str
+    turn: "asyncio.Future[Turn]"
+    args: list[str | int | float]
+    patience_us: int
+    ends_s: float
+    arrived_us: int = 0
+
+    @property
+    def left_s(self) -> float:
+        """How long it may still wait."""
+        return max(0.0, self.ends_s - time.monotonic())
+
+    @property
+    def times(self) -> list[str | int | float]:
+        """Its times as the store takes them."""
+        return [self.arrived_us, self.patience_us, round(self.left_s * 1_000_000)]
+
+
+class Tending(Desk):
+    """The tasks of one gateway's line.
+
+    Attributes:
+        loads: what the store counted of each model at the last look.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        models: Iterable[str],
+        classes: Sequence[QueueClass],
+        *,
+        channel: str,
+        local: LocalSeats,
+    ) -> None:
+        super().__init__(store, models, classes)
+        self._channel, self._local = channel, local
+        self._waiting: dict[str, Waiter] = {}
+        self._owed: dict[str, tuple[str, int]] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+        self._also: list[Callable[[], Awaitable[None]]] = []
+        self._closing = False
+        self.loads = {model: Load() for model in self._keys}
+        self._troubled = {"the line": True, "the chores": True}
+
+    @property
+    def tended(self) -> bool:
+        """Whether the last look at every model, and each chore, reached the store."""
+        return not any(self._troubled.values())
+
+    @property
+    def alive(self) -> bool:
+        """Whether it still hears and tends; a line that does not is of no use to anybody."""
+        return not any(task.done() for task in self._tasks)
+
+    def tend_also(self, chore: Callable[[], Awaitable[None]]) -> None:
+        """Run ``chore`` with every look; it may raise StoreUnavailable."""
+        self._also.append(chore)
+
+    async def open(self) -> None:
+        """Begin to hear and to tend."""
+        loops = (self._hear(), self._tend(), self._do_chores())
+        self._tasks = [asyncio.create_task(loop) for loop in loops]
+
+    async def _stop(self, refusal: GateError) -> None:
+        """Turn away whoever waits, and stop."""
+        self._closing = True
+        for waiter in self._waiting.values():
+            if not waiter.turn.done():
+                waiter.turn.set_exception(refusal)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _hear(self) -> None:
+        """Wake whom the store has seated, for as long as this gateway lives."""
+        while not self._closing:
+            with suppress(StoreUnavailable):
+                async for message in self._store.hear(self._channel):
+                    self._wake(*message.split("\n", 3))
+            await asyncio.sleep(TEND_S)  # the store is away; the tender says so
+
+    def _wake(self, ticket: str, replica: str = "", rank: str = "0", info: str = "") -> None:
+        """Wake one that was seated; without a replica, one that an operator took out."""
+        waiter = self._waiting.get(ticket)
+        if waiter is None or waiter.turn.done():
+            return
+        if replica:
+            waiter.turn.set_result(Turn(replica, int(rank), info))
+        else:
+            told = "An operator took this request out of the line."
+            waiter.turn.set_exception(QueueCancelled(told))
+
+    async def _tend(self) -> None:
+        parts = [partial(do, model) for do in (self._see_to, self._pay) for model in self._keys]
+        while not self._closing:
+            await self._try("the line", parts)
+            await asyncio.sleep(TEND_S)  # the look that catches a lost message
+
+    async def _do_chores(self) -> None:
+        """Beside the looks: however long a chore takes, nobody takes this gateway for dead."""
+        while not self._closing:
+            await self._try("the chores", self._also)
+            await asyncio.sleep(TEND_S)
+
+    async def _try(self, what: str, parts: Iterable[Callable[[], Awaitable[None]]]) -> None:
+        """Do each of ``parts``, whichever fail; a store that is away refuses at once."""
+        failed: StoreUnavailable | None = None
+        for part in parts:
+            try:
+                await part()
+            except StoreUnavailable as err:
+                failed = failed or err
+        if failed is not None and not self._troubled[what]:
+            _log.warning("%s cannot be tended: %s", what, failed)
+        self._troubled[what] = failed is not None
+
+    async def _see_to(self, model: str) -> None:
+        """Show that we live, take the counts, and wake whom a lost message forgot."""
+        self.loads[model], forgotten = await self._counted(model, self._channel)
+        if self._local.open:
+            known = await self._store.hashes(self._keys[model][:2])
+            self._local.know(model, *known, gateways=self.loads[model].gateways)
+        mine = [ticket for ticket, waiter in self._waiting.items() if waiter.model == model]
+        if not mine:
+            return
+        if forgotten:
+            for ticket in mine:
+                await self._enter_again(ticket)
+        await self._wake_the_seated(model)
+
+    async def _wake_the_seated(self, model: str) -> None:
+        after = ""
+        while True:
+            args: list[str | int | float] = [self._channel, after, AT_ONCE]
+            told = await self._store.run("line_look", self._keys[model], args)
+            for at in range(0, len(told), 4):
+                self._wake(*map(str, told[at : at + 4]))
+            if len(told) < 4 * AT_ONCE:
+                return
+            after = told[-4]
+
+    async def _enter_again(self, ticket: str) -> None:
+        """Put back a ticket that the store forgot, in its old place."""
+        waiter = self._waiting.get(ticket)
+        if waiter is None or waiter.turn.done() or not waiter.arrived_us:
+            return
+        args = [ticket, *waiter.args, *waiter.times, "", self._rules]
+        said, *rest = await self._store.run("line_enter", self._keys[waiter.model], args)
+        if said == "seated":
+            self._wake(ticket, rest[1], rest[0], rest[2])
+
+    async def _pay(self, model: str) -> None:
+        """Give back a bounded part of what is owed to the line of ``model``."""
+        names = self._keys[model]
+        owed = [(one, cost) for one, (whose, cost) in self._owed.items() if whose == model]
+        await self._store.run_many(
+            "line_leave", [(names, [ticket, cost]) for ticket, cost in owed[:AT_ONCE]]
+        )
+        for ticket, _ in owed[:AT_ONCE]:
+            del self._owed[ticket]
