@@ -117,6 +117,12 @@ class Model(Section):
     tool_tokens: int = Field(default=64, ge=0, le=100_000)
     """Input tokens that a tool counts beside the words of its schema until the engine tells."""
 
+    @property
+    def schedules_by_priority(self) -> bool:
+        """Whether the engine heeds the ``priority`` of a request; it may refuse one if not."""
+        policy = self.engine_args.get("scheduling_policy", "priority")
+        return self.engine == "simulated" or policy == "priority"
+
     @field_validator("engine_args")
     @classmethod
     def _ours_to_set(cls, args: dict[str, Any]) -> dict[str, Any]:
