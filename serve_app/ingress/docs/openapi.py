@@ -52,7 +52,6 @@ _PRIORITY = {
     "description": "A class to wait in, if it is lower than the caller's own; goes before the "
     "body's `service_tier`.",
     "schema": {"type": "string", "pattern": "^[a-z][a-z0-9_]{0,31}$"},
-    "example": "batch",
 }
 _MAX_WAIT = {
     "name": MAX_WAIT,
@@ -60,7 +59,6 @@ _MAX_WAIT = {
     "description": "Seconds to wait at most, if they are fewer than the class's; 0 is seated at "
     "once or refused.",
     "schema": {"type": "number", "minimum": 0},
-    "example": 5,
 }
 
 
