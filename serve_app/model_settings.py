@@ -92,7 +92,7 @@ class Model(Section):
 
     simulated: Simulated = Simulated()
     seats: int = Field(default=8, ge=1, le=4_096)
-    """Requests one replica runs at once."""
+    """Requests one replica runs at once; more or fewer by a class's `max_seats`."""
 
     num_cpus: float = Field(default=0.5, ge=0)
     """CPUs that Ray sets aside for one replica."""
