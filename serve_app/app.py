@@ -223,7 +223,7 @@ def _replicas(model: Model, settings: Settings) -> Application:
         graceful_shutdown_timeout_s=model.drain_timeout_s + 20,
         logging_config={"enable_access_log": False},
     )
-    application: Application = deployment.bind(model, settings.store)
+    application: Application = deployment.bind(model, settings.store, settings.queue.ceiling)
     return application
 
 

@@ -92,7 +92,7 @@ class Model(Section):
 
     simulated: Simulated = Simulated()
     seats: int = Field(default=8, ge=1, le=4_096)
-    """Requests one replica runs at once."""
+    """Requests one replica runs at once; more or fewer by a class's `max_seats`."""
 
     num_cpus: float = Field(default=0.5, ge=0)
     """CPUs that Ray sets aside for one replica."""
@@ -116,6 +116,12 @@ class Model(Section):
 
     tool_tokens: int = Field(default=64, ge=0, le=100_000)
     """Input tokens that a tool counts beside the words of its schema until the engine tells."""
+
+    @property
+    def schedules_by_priority(self) -> bool:
+        """Whether the engine heeds the ``priority`` of a request; it may refuse one if not."""
+        policy = self.engine_args.get("scheduling_policy", "priority")
+        return self.engine == "simulated" or policy == "priority"
 
     @field_validator("engine_args")
     @classmethod

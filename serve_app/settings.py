@@ -6,6 +6,7 @@ one.
 """
 
 import re
+from itertools import combinations, pairwise
 from typing import Literal, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
@@ -68,11 +69,23 @@ class QueueClass(Section):
     name: ClassName
     """The name that keys, tokens and `x-served-class` use."""
 
+    max_seats: float = Field(default=1.0, gt=0, le=4)
+    """Share of a replica's nominal seats up to which this class is still seated; may be above 1."""
+
     max_wait_s: Seconds = 60.0
     """Seconds a request may wait for a seat before it is refused with 429."""
 
+    promote_after_s: Seconds = 15.0
+    """Seconds a tenant may go unserved before its next request counts one class higher; repeats."""
+
     max_tickets: int = Field(default=2_000, ge=0, le=1_000_000)
     """Requests that may wait at once when one of this class comes; then it is refused with 429."""
+
+    max_bytes: int = Field(default=268_435_456, ge=0, le=1_099_511_627_776)
+    """Bytes of request bodies of this class that may wait at once; then it is refused with 429."""
+
+    service_tier: Literal["auto", "default", "flex", "priority", "scale"] | None = None
+    """OpenAI's `service_tier` that asks for this class; null: none does."""
 
 
 class Queue(Section):
@@ -80,15 +93,46 @@ class Queue(Section):
 
     classes: list[QueueClass] = Field(
         default=[
-            QueueClass(name="interactive", max_wait_s=30.0, max_tickets=1_000),
-            QueueClass(name="standard", max_wait_s=60.0, max_tickets=2_000),
-            QueueClass(name="batch", max_wait_s=600.0, max_tickets=10_000),
-            QueueClass(name="anonymous", max_wait_s=30.0, max_tickets=200),
+            QueueClass(
+                name="interactive",
+                max_seats=1.25,
+                max_wait_s=30.0,
+                promote_after_s=5.0,
+                max_tickets=1_000,
+                service_tier="priority",
+            ),
+            QueueClass(name="standard"),
+            QueueClass(
+                name="batch",
+                max_seats=0.95,
+                max_wait_s=600.0,
+                promote_after_s=60.0,
+                max_tickets=10_000,
+                service_tier="flex",
+            ),
+            QueueClass(
+                name="anonymous",
+                max_seats=0.5,
+                max_wait_s=30.0,
+                promote_after_s=60.0,
+                max_tickets=200,
+            ),
         ],
         min_length=1,
         max_length=16,
     )
-    """The classes of the line, highest first; this version seats them first come first served."""
+    """The classes of the line, highest first; none may fill more seats than a higher one."""
+
+    output_weight: float = Field(default=2.0, gt=0, le=100)
+    """What an output token counts in fairness, in input tokens."""
+
+    keep_alive_s: float = Field(default=0.0, ge=0, le=3_600)
+    """Seconds between comments sent into a stream that still waits in line; 0 sends none."""
+
+    @property
+    def ceiling(self) -> float:
+        """The share of its nominal seats that a replica lends at most: that of the first class."""
+        return self.classes[0].max_seats
 
     @field_validator("classes")
     @classmethod
@@ -96,6 +140,23 @@ class Queue(Section):
         names = [one.name for one in classes]
         if len(set(names)) < len(names):
             raise ValueError("two classes have the same name")
+        for one, other in combinations(classes, 2):
+            if one.service_tier is not None and one.service_tier == other.service_tier:
+                raise ValueError(
+                    f"'{one.name}' and '{other.name}' both claim the service_tier "
+                    f"'{one.service_tier}'; one class may"
+                )
+        return classes
+
+    @field_validator("classes")
+    @classmethod
+    def _falling(cls, classes: list[QueueClass]) -> list[QueueClass]:
+        for higher, lower in pairwise(classes):
+            if lower.max_seats > higher.max_seats:
+                raise ValueError(
+                    f"'{lower.name}' has max_seats {lower.max_seats:g} and '{higher.name}', which "
+                    f"stands above it, only {higher.max_seats:g}; list the highest class first"
+                )
         return classes
 
 

@@ -80,6 +80,38 @@ def model(**more: object) -> dict[str, Any]:
             id="a class twice",
         ),
         pytest.param(
+            {"queue": {"classes": [{"name": "a"}, {"name": "b", "max_seats": 1.2}]}},
+            "args.queue.classes: 'b' has max_seats 1.2 and 'a', which stands above it, only 1;",
+            id="a lower class that fills more seats",
+        ),
+        pytest.param(
+            {"queue": {"classes": [{"name": n, "service_tier": "flex"} for n in ("a", "b")]}},
+            "args.queue.classes: 'a' and 'b' both claim the service_tier 'flex'; one class may",
+            id="a tier twice",
+        ),
+        pytest.param(
+            {"queue": {"classes": [{"name": "a", "service_tier": "cheap"}]}},
+            "args.queue.classes.0.service_tier: Input should be 'auto', 'default', 'flex', ",
+            id="no tier of OpenAI's",
+        ),
+        *[
+            pytest.param(
+                {"queue": {"classes": [{"name": "a", knob: wrong}]}},
+                f"args.queue.classes.0.{knob}: Input should be ",
+                id=f"{knob} {wrong}",
+            )
+            for knob, wrong in (
+                ("max_seats", 0),
+                ("max_seats", 4.1),
+                ("max_seats", float("nan")),
+                ("promote_after_s", 0),
+                ("max_bytes", -1),
+                ("max_bytes", 1.5),
+            )
+        ],
+        pytest.param({"queue": {"output_weight": 0}}, "args.queue.output_weight: ", id="free"),
+        pytest.param({"queue": {"keep_alive_s": -1}}, "args.queue.keep_alive_s: ", id="alive"),
+        pytest.param(
             model(autoscaling={"target_utilization": 80}),
             "args.models.0.autoscaling.target_utilization: Input should be less than or equal to 1",
             id="percent",
@@ -318,6 +350,21 @@ def test_the_config_file_in_the_repository_is_valid() -> None:
     whole = yaml.safe_load((REPO / "serve_config.yaml").read_text())
     (application,) = whole["applications"]
     assert Settings.from_args(application["args"]) == Settings.from_args({})
+
+
+def test_the_classes() -> None:
+    """CONTRACT §8: highest first, each with its share of the seats, its patience and its tier."""
+    queue = Settings.from_args({}).queue
+    assert [
+        (c.name, c.max_seats, c.max_wait_s, c.promote_after_s, c.max_tickets, c.service_tier)
+        for c in queue.classes
+    ] == [
+        ("interactive", 1.25, 30, 5, 1_000, "priority"),
+        ("standard", 1.0, 60, 15, 2_000, None),
+        ("batch", 0.95, 600, 60, 10_000, "flex"),
+        ("anonymous", 0.5, 30, 60, 200, None),
+    ]
+    assert queue.ceiling == 1.25
 
 
 def test_limits_in_a_file_are_those_of_keys() -> None:

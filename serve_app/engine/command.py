@@ -3,6 +3,7 @@
 import json
 import sys
 from importlib.metadata import PackageNotFoundError, version
+from math import ceil
 from typing import Any
 
 from serve_app.model_settings import Model
@@ -11,36 +12,46 @@ from serve_app.store import Address
 GUARD = "serve_app.engine.guard.InternalKeyGuard"
 
 
-def engine_argv(model: Model, source: str, address: Address) -> list[str]:
-    """Return the argv of ``model``'s engine; ``source`` is what :func:`resolve` said."""
-    build = _simulated if model.engine == "simulated" else _vllm
+def engine_argv(model: Model, source: str, address: Address, ceiling: float = 1.0) -> list[str]:
+    """Return the argv of ``model``'s engine.
+
+    Args:
+        model: which one, and how.
+        source: what :func:`resolve` said.
+        address: where it listens.
+        ceiling: the share of its nominal seats that is lent at most; the batch has room for it.
+    """
+    most = ceil(model.seats * ceiling)
     ours = {
         "host": address.host,
         "port": address.port,
         "served_model_name": model.name,
         "middleware": GUARD,
     }
-    return [sys.executable, "-m", *build(model, source, ours)]
+    if model.engine == "simulated":
+        start = ["serve_app.engine.simulated", *flags(_simulated(model, most) | ours)]
+    else:
+        ours["model"] = source
+        start = ["vllm.entrypoints.openai.api_server", *flags(_vllm(model, most) | ours)]
+    return [sys.executable, "-m", *start]
 
 
-def _vllm(model: Model, source: str, ours: dict[str, Any]) -> list[str]:
+def _vllm(model: Model, most: int) -> dict[str, Any]:
     defaults = {
-        "max_num_seqs": model.seats,
+        "max_num_seqs": most,
         "scheduling_policy": "priority",
         "disable_uvicorn_access_log": True,
         "enable_prompt_tokens_details": True,
     }
-    options = defaults | model.engine_args | ours | {"model": source}
-    return ["vllm.entrypoints.openai.api_server", *flags(options)]
+    return defaults | model.engine_args
 
 
-def _simulated(model: Model, _source: str, ours: dict[str, Any]) -> list[str]:
-    options = {
-        "max_num_seqs": model.engine_args.get("max_num_seqs", model.seats),
+def _simulated(model: Model, most: int) -> dict[str, Any]:
+    return {
+        "max_num_seqs": model.engine_args.get("max_num_seqs", most),
         "max_model_len": model.engine_args.get("max_model_len", 8_192),
         "settings": model.simulated.model_dump_json(),
     }
-    return ["serve_app.engine.simulated", *flags(options | ours)]
 
 
 def flags(options: dict[str, Any]) -> list[str]:

@@ -39,9 +39,12 @@ class ModelReplica:
     Args:
         model: which model, and how.
         store: how to reach the store.
+        ceiling: the share of the model's seats that the line lends at most.
     """
 
-    async def __init__(self, model: Model, store: StoreSettings) -> None:  # type: ignore[misc]
+    async def __init__(  # type: ignore[misc]
+        self, model: Model, store: StoreSettings, ceiling: float
+    ) -> None:
         speak_up()
         stay_on_node()
         self._model = model
@@ -56,7 +59,7 @@ class ModelReplica:
         host = _host()
         address = Address(host, free_port(host), secrets.token_urlsafe(32))
         self._engine = EngineProcess(
-            engine_argv(model, source, address),
+            engine_argv(model, source, address, ceiling),
             address,
             env=model.env,
             log=_log_file(engine_log_dir(store), model.name, self._id),

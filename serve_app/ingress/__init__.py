@@ -14,6 +14,9 @@ changed by appending members at its end, where a JSON object's last mention wins
 image in base64 is no text, a tool's schema is, and a limit of characters must not depend on how a
 client escapes them. It costs about as much as parsing did.
 
+**Decided: a client's wish is one more ceiling.** It lowers the class and shortens the wait; asking
+for more is no mistake, because one client calls with many keys, and ``x-served-class`` tells.
+
 **Decided: the client's address is believed only from our own proxy.** The HAProxy shim appends the
 true peer and a secret; without that secret an ``X-Forwarded-For`` is what a stranger wrote.
 

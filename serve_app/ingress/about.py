@@ -94,7 +94,7 @@ async def whoami(gate: Gate, exchange: Exchange, caller: Caller) -> None:
         "models": None if caller.models is None else sorted(caller.models),
         "endpoints": None if caller.endpoints is None else sorted(caller.endpoints),
         "allowed_addresses": None if cidrs is None else [str(cidr) for cidr in cidrs],
-        "class": class_served(gate, caller, held).name,
+        "class": class_served(gate, caller, held, exchange.wish).name,
         "max_class": caller.max_class,
         "weight": caller.weight,
         "expires_at": rfc3339(credential.token_expires_s * 1_000 or caller.expires_ms),

@@ -21,6 +21,7 @@ from serve_app.ingress.call import Call, read
 from serve_app.ingress.exchange import Exchange
 from serve_app.ingress.gate import Gate
 from serve_app.ingress.told import LIMIT_HEADERS, limit_headers, over_limit
+from serve_app.ingress.wish import MAX_WAIT, PRIORITY, Wish, wished
 from serve_app.limits import Hold, State, Terms, nanos_per_token
 from serve_app.settings import QueueClass
 
@@ -52,7 +53,10 @@ async def asked(gate: Gate, exchange: Exchange) -> tuple[Call | None, GateError 
     try:
         path = exchange.scope["engine_path"]
         limits = gate.settings.limits
+        named = exchange.header_lines(PRIORITY), exchange.header_lines(MAX_WAIT)
+        exchange.wish = wished(*named, gate.classes)
         raw, fields = await exchange.json_body(limits.max_body_bytes)
+        exchange.wish = exchange.wish.or_tier(fields.get("service_tier"), gate.classes)
         most = limits.max_prompt_chars
         return read(path, raw, fields, gate.models, max_prompt_chars=most), None
     except GateError as mistake:
@@ -129,7 +133,7 @@ async def admitted(gate: Gate, exchange: Exchange, call: Call | None = None) -> 
         held = await _looked(gate, credential)
         caller = await _known(gate, exchange, credential, held)
         caller.must_come_from(gate.address(exchange))
-        queue_class = class_served(gate, caller, held)
+        queue_class = class_served(gate, caller, held, exchange.wish)
         if exchange.scope.get("engine_path"):
             _tell_limits(exchange, held)
             exchange.note_seat(queue_class.name, 0.0)
@@ -162,10 +166,11 @@ async def _looked(gate: Gate, credential: auth.Credential) -> Hold:
 async def _held(gate: Gate, exchange: Exchange, credential: auth.Credential, call: Call) -> Bill:
     """Return the bill of a call, let in or refused; its caller may rather wait than be refused.
 
-    Each try has a name of its own: what undoes one does not settle another.
+    Each try has a name of its own: what undoes one does not settle another. Requests that wish for
+    the same class share a turn, whatever wait each of them wishes.
     """
     exchange.notes["model"] = call.model.name
-    tries = count(1)
+    tries, wish = count(1), exchange.wish
 
     async def hold() -> Bill:
         held = await _hold(gate, credential, call, f"{exchange.settle_id}.{next(tries)}")
@@ -173,19 +178,22 @@ async def _held(gate: Gate, exchange: Exchange, credential: auth.Credential, cal
         try:
             caller = await _known(gate, exchange, credential, held)
             _tell_limits(exchange, held)
-            bill = Bill(caller, class_served(gate, caller, held), held)
+            bill = Bill(caller, class_served(gate, caller, held, wish.for_class), held)
         finally:
             if bill is None:
                 await asyncio.shield(_kept(gate, gate.holds.settle(held)))
         return bill
 
-    return await gate.patience.held(turn_of(credential, call.model.name), hold)
+    whose = turn_of(credential, call.model.name, wish.class_)
+    bill = await gate.patience.held(whose, hold, most_s=wish.max_wait_s)
+    bill.queue_class = wish.shortened(bill.queue_class)
+    return bill
 
 
-def turn_of(credential: auth.Credential, model: str) -> Hashable:
-    """Return whose turn a request waits in: that of whoever is proven alike, for one model."""
+def turn_of(credential: auth.Credential, model: str, wished: str | None = None) -> Hashable:
+    """Return whose turn a request waits in: of whoever is proven alike, for one model and class."""
     proven = (credential.kind, credential.proof, credential.token_id, credential.user)
-    return credential.tenant, credential.bucket, *proven, model
+    return credential.tenant, credential.bucket, *proven, model, wished
 
 
 def _tell_limits(exchange: Exchange, held: Hold) -> None:
@@ -262,12 +270,15 @@ async def _known(
     return caller
 
 
-def class_served(gate: Gate, caller: auth.Caller, held: Hold) -> QueueClass:
-    """Return the class in which ``caller`` waits, its tenant's ceiling kept."""
+def class_served(gate: Gate, caller: auth.Caller, held: Hold, wish: Wish) -> QueueClass:
+    """Return the class in which ``caller`` waits, its tenant's ceiling kept.
+
+    What the client wishes is one more ceiling, and shortens the wait.
+    """
     tenant = auth.tenant_of(held.tenant_attributes, caller.tenant)
-    ceilings = (caller.max_class, tenant.max_class)
+    ceilings = (caller.max_class, tenant.max_class, wish.class_)
     wanted = caller.class_ or tenant.class_
-    return gate.classes[auth.class_of(wanted, ceilings, list(gate.classes))]
+    return wish.shortened(gate.classes[auth.class_of(wanted, ceilings, list(gate.classes))])
 
 
 async def _settle(gate: Gate, exchange: Exchange, call: Call, bill: Bill) -> None:

@@ -49,6 +49,16 @@ class Call:
             return self
         return replace(self, body=append(self.body, {dialect.caps[0]: cap}))
 
+    def ranked(self, rank: int) -> Self:
+        """Return the same call with the rank of its class, told to an engine that schedules by it.
+
+        A rank of 0, the highest, is what such an engine assumes.
+        """
+        dialect = DIALECTS.get(self.path)
+        if rank == 0 or not self.model.schedules_by_priority or dialect is None or dialect.media:
+            return self
+        return replace(self, body=append(self.body, {"priority": rank}))
+
     def must_be_allowed(self, caller: Caller) -> None:
         """Return if ``caller`` may make this call.
 
@@ -99,7 +109,7 @@ def read(
     if streaming:
         ours["stream_options"] = {**options, "include_usage": True}
     if "priority" in fields:
-        ours["priority"] = 0  # the class decides, and there is one
+        ours["priority"] = 0  # the class decides: see ``ranked``
     return Call(
         model=models[name],
         path=path,

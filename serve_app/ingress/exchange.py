@@ -13,6 +13,7 @@ from urllib.parse import parse_qsl
 from serve_app.auth import Credential
 from serve_app.errors import BodyTooLarge, GateError, InvalidRequest, WrongMediaType
 from serve_app.ingress.body import json_object
+from serve_app.ingress.wish import Wish
 from serve_app.limits import Hold
 from serve_app.model_settings import Model
 from serve_app.redaction import redacted
@@ -40,6 +41,7 @@ class Exchange:
         code: the refusal's, if it was one.
         held: what the store said of the caller, once it was asked.
         address: where it comes from, once that was told.
+        wish: what the client wishes of the line, once that was read.
         body: the body's bytes and the object in them, once they were read.
         headers_out: headers that every reply of this exchange carries.
         started: whether the reply has begun.
@@ -62,6 +64,7 @@ class Exchange:
         self.credential: Credential | None = None
         self.held: Hold | None = None
         self.address: str | None = None
+        self.wish = Wish()
         self._mistake: GateError | None = None
         self.body: tuple[bytes, dict[str, Any]] | None = None
         given = self.header("x-request-id") or ""

@@ -80,6 +80,10 @@ class Gate:
         self._proxy_key = proxy_key
         self._trusted = [ipaddress.ip_network(cidr) for cidr in settings.auth.trusted_proxies]
 
+    def rank(self, class_: str) -> int:
+        """Return the place of a class among all; 0 is the highest."""
+        return list(self.classes).index(class_)
+
     def address(self, exchange: Exchange) -> str:
         """Return where ``exchange`` comes from."""
         if exchange.address is None:

@@ -37,7 +37,7 @@ def note_refusal(gate: Gate, exchange: Exchange) -> None:
             held.claim.tenant,
             held.claim.key_id,
             exchange.notes.get("model", NO_MODEL),
-            class_served(gate, caller, held).name,
+            class_served(gate, caller, held, exchange.wish).name,
             held.now_us,
         )
 

@@ -45,8 +45,9 @@ async def seated(gate: Gate, exchange: Exchange, call: Call, bill: Bill) -> None
         ) as seat:
             arrived_us, avoid, waited_ms = seat.arrived_us, seat.replica, seat.waited_ms
             exchange.note_seat(seat.served_class, waited_ms)
+            ranked = call.ranked(gate.rank(seat.served_class))
             try:
-                async with gate.relay.send(call, seat, exchange.passed_on(call.model)) as reply:
+                async with gate.relay.send(ranked, seat, exchange.passed_on(call.model)) as reply:
                     await passed_on(exchange, call, bill, reply)
                 return
             except UpstreamFailed:

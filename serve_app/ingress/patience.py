@@ -11,6 +11,7 @@ again would meet what the first may still hold.
 """
 
 import asyncio
+import math
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Hashable
@@ -36,10 +37,26 @@ class _Turn:
     booked_s: float = 0.0
     refill_s: float = 0.0
 
+    def is_short(self, visit: "_Visit") -> bool:
+        """Return whether ``visit``, if it is like the last, would be let in before its deadline."""
+        return self.booked_s + self.refill_s <= visit.may_wait_s(self.queue_class)
+
+
+@dataclass(frozen=True, slots=True)
+class _Visit:
+    """One request: since when it is here, and how long it would wait at most."""
+
+    began_s: float
+    most_s: float
+
+    def may_wait_s(self, queue_class: QueueClass) -> float:
+        """Return how long it may wait in a class, from its beginning."""
+        return min(queue_class.max_wait_s, self.most_s)
+
     @property
-    def is_short(self) -> bool:
-        """Whether one more that is like the last would be let in before its deadline."""
-        return self.booked_s + self.refill_s <= self.queue_class.max_wait_s
+    def here_s(self) -> float:
+        """Return how long it has been here."""
+        return time.monotonic() - self.began_s
 
 
 class Patience:
@@ -49,26 +66,27 @@ class Patience:
         self._turns: dict[Hashable, _Turn] = {}
         self._waiting: Counter[str] = Counter()
 
-    async def held(self, whose: Hashable, hold: Ask) -> Bill:
+    async def held(self, whose: Hashable, hold: Ask, *, most_s: float = math.inf) -> Bill:
         """Return the bill that ``hold`` makes: let in, or refused in the end.
 
         Args:
-            whose: names the caller, what proves it, and the model.
+            whose: names the caller, what proves it, the model and the class.
             hold: asks the store once.
+            most_s: seconds that it would wait, if its class lets it wait longer.
         """
-        began_s = time.monotonic()
+        visit = _Visit(time.monotonic(), most_s)
         turn = self._turns.get(whose)
-        if turn is not None and turn.is_short and self._has_room(turn):
-            return await self._in_turn(whose, turn, hold, began_s, turn.refill_s)
+        if turn is not None and turn.is_short(visit) and self._has_room(turn):
+            return await self._in_turn(whose, turn, hold, visit, turn.refill_s)
         bill = await hold()
         turn = self._turns.get(whose)
-        wait_s = _wait_s(bill, began_s, turn.booked_s if turn else 0.0)
+        wait_s = _wait_s(bill, visit, turn.booked_s if turn else 0.0)
         if wait_s is None:
             return bill
         turn = turn or _Turn(bill.queue_class)
         if wait_s < 0 or not self._has_room(turn):
             return _refused(bill, abs(wait_s))
-        return await self._in_turn(whose, turn, hold, began_s, _refill_s(bill), bill)
+        return await self._in_turn(whose, turn, hold, visit, _refill_s(bill), bill)
 
     def _has_room(self, turn: _Turn) -> bool:
         """Return whether fewer wait of its class than may."""
@@ -79,7 +97,7 @@ class Patience:
         whose: Hashable,
         turn: _Turn,
         hold: Ask,
-        began_s: float,
+        visit: _Visit,
         refill_s: float,
         bill: Bill | None = None,
     ) -> Bill:
@@ -89,10 +107,10 @@ class Patience:
         turn.waiting += 1
         self._waiting[class_.name] += 1
         try:
-            if not await _is_first(turn):
-                return _timed(await hold(), began_s)
+            if not await _is_first(turn, visit):
+                return _timed(await hold(), visit)
             try:
-                return await _waited(fresh, began_s, hold)
+                return await _waited(fresh, visit, hold)
             finally:
                 turn.lock.release()
         finally:
@@ -103,32 +121,32 @@ class Patience:
                 del self._turns[whose]
 
 
-async def _is_first(turn: _Turn) -> bool:
+async def _is_first(turn: _Turn, visit: _Visit) -> bool:
     """Return whether its turn came before the deadline; if so, the turn's lock is held."""
     try:
-        async with asyncio.timeout(turn.queue_class.max_wait_s):
+        async with asyncio.timeout(visit.may_wait_s(turn.queue_class) - visit.here_s):
             return await turn.lock.acquire()
     except TimeoutError:
         return False
 
 
-async def _waited(bill: Bill | None, began_s: float, hold: Ask) -> Bill:
+async def _waited(bill: Bill | None, visit: _Visit, hold: Ask) -> Bill:
     """Return the bill of who is first: asked for until it is let in, or would wait too long."""
-    bill = bill or _timed(await hold(), began_s)
-    while (wait_s := _wait_s(bill, began_s, 0.0)) is not None:
+    bill = bill or _timed(await hold(), visit)
+    while (wait_s := _wait_s(bill, visit, 0.0)) is not None:
         if wait_s < 0:
             return bill
         await asyncio.sleep(wait_s)
-        bill = _timed(await hold(), began_s)
+        bill = _timed(await hold(), visit)
     return bill
 
 
-def _timed(bill: Bill, began_s: float) -> Bill:
-    bill.waited_ms = (time.monotonic() - began_s) * 1_000
+def _timed(bill: Bill, visit: _Visit) -> Bill:
+    bill.waited_ms = visit.here_s * 1_000
     return bill
 
 
-def _wait_s(bill: Bill, began_s: float, booked_s: float) -> float | None:
+def _wait_s(bill: Bill, visit: _Visit, booked_s: float) -> float | None:
     """Return how long to wait before asking again, less than 0 if that is too long.
 
     None if there is nothing to wait for: it is let in, or refused for good, or would not wait.
@@ -136,7 +154,7 @@ def _wait_s(bill: Bill, began_s: float, booked_s: float) -> float | None:
     said = bill.held.refusing
     if said is None or said.wait_us <= 0 or not bill.caller.over_limit_waits:
         return None
-    left_s = bill.queue_class.max_wait_s - (time.monotonic() - began_s)
+    left_s = visit.may_wait_s(bill.queue_class) - visit.here_s
     if not said.kind.period:
         return SEAT_WAIT_S if left_s > SEAT_WAIT_S else -SEAT_WAIT_S
     wait_s = said.wait_us / 1e6 + booked_s

@@ -47,6 +47,15 @@ def test_the_model_is_listed_under_its_served_name(engine: httpx.Client) -> None
     assert model["max_model_len"] == 2048
 
 
+def test_a_rank_is_taken(engine: httpx.Client) -> None:
+    """The gate tells it at the end of the body; an engine without priorities refuses any but 0."""
+    raw = json.dumps({**chat(max_tokens=2), "priority": 0}).removesuffix("}") + ',"priority":3}'
+    told = engine.post(
+        "/v1/chat/completions", content=raw, headers={"content-type": "application/json"}
+    )
+    assert told.status_code == 200, told.text
+
+
 def test_a_chat_has_the_fields_that_clients_read(engine: httpx.Client) -> None:
     """Choices, finish reason, usage that adds up."""
     told = engine.post("/v1/chat/completions", json=chat(max_tokens=5, ignore_eos=True)).json()

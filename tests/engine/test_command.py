@@ -71,6 +71,20 @@ def test_vllm() -> None:
     assert value(line, "--dtype") == "bfloat16"
 
 
+@pytest.mark.parametrize("engine", ["vllm", "simulated"])
+@pytest.mark.parametrize(
+    ("seats", "ceiling", "args", "batch"),
+    [(8, 1.0, {}, "8"), (8, 1.25, {}, "10"), (2, 1.25, {}, "3"), (8, 0.5, {}, "4"),
+     (1, 0.1, {}, "1"), (8, 1.25, {"max_num_seqs": 8}, "8")],
+)  # fmt: skip
+def test_the_batch_has_room_for_every_seat_that_is_lent(
+    engine: str, seats: int, ceiling: float, args: dict[str, Any], batch: str
+) -> None:
+    """Those above the nominal ones, too, rounded up; an operator's own size stands."""
+    one = model(engine=engine, seats=seats, engine_args=args)
+    assert value(engine_argv(one, "/models/small", ADDRESS, ceiling), "--max-num-seqs") == batch
+
+
 def test_an_operator_may_overrule_the_defaults() -> None:
     """Except for what the gate sets, which the settings refuse, ``engine_args`` win."""
     line = argv(seats=12, engine_args={"max-num-seqs": 4, "scheduling_policy": None})

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 from serve_app import auth
-from serve_app.errors import Unauthenticated
+from serve_app.errors import RateLimited, Unauthenticated
 from serve_app.ingress.admission import admitted, credential_of, turn_of
 from serve_app.ingress.bill import Bill
 from serve_app.ingress.call import Call, read
 from serve_app.ingress.exchange import Exchange
+from serve_app.ingress.wish import Wish
 from serve_app.limits import Hold, Holds
 from serve_app.settings import QueueClass
 from serve_app.store import Store, keys
@@ -175,3 +176,18 @@ async def test_turns_are_told_apart_by_what_proves_the_caller() -> None:
     ]
     assert len({turn_of(each, "m") for each in [one, *others]}) == 7
     assert turn_of(one, "m") != turn_of(one, "n")
+    assert turn_of(one, "m") != turn_of(one, "m", "batch")
+
+
+async def test_a_wait_for_a_limit_is_as_long_as_the_client_would(house: House) -> None:
+    """The next is let in after a second: who would wait half of it is refused, two are enough."""
+    key, _ = await house.key(limits=ONE, over_limit="wait")
+    await Visit.of(house, key).paid(1)
+    hasty, patient = Visit.of(house, key), Visit.of(house, key)
+    hasty.exchange.wish = Wish(max_wait_s=0.5)
+    with pytest.raises(RateLimited):
+        await hasty.paid(1)
+    patient.exchange.wish = Wish(max_wait_s=2.0)
+    bill = await patient.paid(1)
+    assert bill.waited_ms > 0
+    assert bill.queue_class.max_wait_s == 2.0

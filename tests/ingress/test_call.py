@@ -101,6 +101,44 @@ def test_a_client_does_not_choose_its_priority(priority: object) -> None:
     assert json.loads(call.body)["priority"] == 0
 
 
+FCFS = {"scheduling_policy": "fcfs"}
+
+
+@pytest.mark.parametrize(
+    ("path", "model", "rank", "added"),
+    [
+        pytest.param(CHAT, {}, 0, None, id="the highest"),
+        pytest.param(CHAT, {}, 2, 2, id="vllm"),
+        pytest.param("/v1/completions", {"engine": "simulated"}, 1, 1, id="simulated"),
+        pytest.param(CHAT, {"engine_args": FCFS}, 2, None, id="first come first served"),
+        pytest.param(CHAT, {"engine_args": {"scheduling-policy": None}}, 2, None, id="vllm's own"),
+        pytest.param(
+            CHAT, {"engine": "simulated", "engine_args": FCFS}, 3, 3, id="simulated, whatever"
+        ),
+        pytest.param("/v1/audio/transcriptions", {}, 2, None, id="no JSON"),
+        pytest.param("/unknown", {}, 2, None, id="who knows what"),
+    ],
+)
+def test_an_engine_is_told_the_rank(path, model, rank, added) -> None:
+    """Of its class, if it schedules by it; what the client wrote stays byte for byte before it."""
+    raw = b'{ "model": "small" ,\n "messages": [] }\n'
+    call = read(path, raw, json.loads(raw), {"small": Model(name="small", **model)})
+    sent = call.ranked(rank).body
+    if added is None:
+        assert sent == raw
+    else:
+        assert sent.startswith(raw.rstrip(b" }\n"))
+        assert json.loads(sent) == {**json.loads(raw), "priority": added}
+
+
+@pytest.mark.parametrize("rank", [0, 1, 15])
+@pytest.mark.parametrize("theirs", [-1_000, 0, "first", None])
+def test_the_rank_goes_over_the_clients_priority(theirs: object, rank: int) -> None:
+    """Also over that of a body in which it stands twice: the last mention wins."""
+    call = written({"model": "small", "priority": theirs})
+    assert json.loads(call.ranked(rank).body)["priority"] == rank
+
+
 @pytest.mark.parametrize("stream", [False, None])
 def test_no_stream(stream: object) -> None:
     """False and null ask for a whole reply, and nothing is added."""

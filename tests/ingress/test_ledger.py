@@ -19,6 +19,7 @@ from serve_app.errors import InvalidRequest
 from serve_app.ingress import Door, Gate, Relay
 from serve_app.ingress import ledger as told_here
 from serve_app.ingress.ledger import Wanted, note_refusal, read_query
+from serve_app.ingress.wish import Wish
 from serve_app.limits import FINEST, Holds, Ledger, ledger
 from serve_app.limits.ledger import hour_text
 from serve_app.limits.report import FIGURES, HOUR_S, HOUR_US
@@ -212,8 +213,9 @@ async def test_a_stream_that_broke_was_no_refusal(house: House) -> None:
     shown = SimpleNamespace(vouched=OPERATOR)
     for started in (True, False):
         exchange: Any = SimpleNamespace(
-            scope={"engine_path": CHAT}, held=held, credential=shown, started=started, notes={}
-        )
+            scope={"engine_path": CHAT}, held=held, credential=shown, started=started, notes={},
+            wish=Wish(),
+        )  # fmt: skip
         note_refusal(gate, exchange)
         assert len(counted) == (not started)
     assert counted == [("t", "k", "-", "standard", HOUR_US)]

@@ -311,6 +311,14 @@ def test_query_fields_are_parameters() -> None:
     assert not any(one["required"] for one in fields.values())
 
 
+@pytest.mark.parametrize("entry", TABLE, ids=lambda entry: f"{entry.method} {entry.path}")
+def test_what_asks_an_engine_takes_the_lines_headers(entry: Entry) -> None:
+    """``x-priority`` and ``x-max-wait-s`` are parameters of inference, and of nothing else."""
+    refs = [one["$ref"] for one in OPERATIONS[told(entry)].get("parameters", []) if "$ref" in one]
+    names = {found(ref)["name"] for ref in refs}
+    assert names == ({"x-priority", "x-max-wait-s"} if entry.engine_path else set())
+
+
 def test_a_route_without_a_row_is_told_all_the_same() -> None:
     """A forgotten description costs a test, not the document."""
     entry = Entry("GET", "/v9/new/{thing:path}", "read_models", docs.page)

@@ -131,6 +131,42 @@ async def test_what_asks_the_store_is_never_broken_off() -> None:
     assert patience._turns == {}
 
 
+async def test_who_would_wait_less_than_its_class_lets_it_is_refused_then() -> None:
+    """Also in a turn that somebody more patient opened, and one that it opened itself."""
+    bucket, patience = Bucket(0.2), Patience()
+    await bucket.come(patience, 0)
+    hasty = await patience.held("k", lambda: bucket.ask(1), most_s=0.05)
+    assert hasty.held.refusing is not None
+    assert (bucket.asked, patience._turns) == (2, {})
+    opened = asyncio.create_task(patience.held("k", lambda: bucket.ask(2), most_s=0.3))
+    await asyncio.sleep(0.01)  # it waits now, and would for no longer than 0.3 s
+    patient = asyncio.create_task(bucket.come(patience, 3))
+    await asyncio.sleep(0.01)  # it stands behind
+    began_s = time.monotonic()
+    hasty = await patience.held("k", lambda: bucket.ask(4), most_s=0.1)
+    assert hasty.held.refusing is not None
+    assert time.monotonic() - began_s < 0.15
+    assert (await opened).held.refusing is None
+    assert (await patient).held.refusing is None
+    assert bucket.served == [0, 2, 3]
+
+
+@pytest.mark.parametrize("kind", [PER_MINUTE, PER_DAY])
+async def test_who_waits_for_nothing_is_let_in_or_refused_at_once(kind: Any) -> None:
+    """A wait of 0 seconds; alone, and behind somebody who waits."""
+    bucket, patience = Bucket(0.3, kind=kind), Patience()
+    first = await patience.held("k", lambda: bucket.ask(0), most_s=0.0)
+    assert first.held.refusing is None
+    waiting = asyncio.create_task(bucket.come(patience, 1))
+    await asyncio.sleep(0.01)  # it waits now
+    began_s = time.monotonic()
+    refused = await patience.held("k", lambda: bucket.ask(2), most_s=0.0)
+    assert refused.held.refusing is not None
+    assert time.monotonic() - began_s < 0.1
+    await waiting
+    assert bucket.served == [0, 1]
+
+
 async def test_only_who_is_proven_alike_joins_a_turn() -> None:
     """Another proof of the same caller is asked about at once, whoever waits."""
     bucket, patience = Bucket(0.3), Patience()

@@ -147,6 +147,15 @@ async def test_it_works_under_the_other_prefix(tab: Tab, site: Site) -> None:
     )
 
 
+async def test_what_the_line_heeds_is_told(tab: Tab) -> None:
+    """The headers of inference stand in its table, and are no fields of a query to be tried."""
+    route = "document.querySelector('#post_v1_chat_completions')"
+    listed = await tab.run(f"{route}.querySelector('table').textContent")
+    assert "x-priority" in listed
+    assert "x-max-wait-s" in listed
+    assert await tab.run(f"{route}.querySelectorAll('form input').length") == 0
+
+
 async def test_a_route_can_be_tried(tab: Tab, site: Site) -> None:
     """What is filled in is what is sent and what the curl line says; the reply is shown."""
     route = "#get_v1_auth_api_keys"

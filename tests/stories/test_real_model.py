@@ -33,6 +33,20 @@ def test_the_official_client_talks_to_a_real_model(real_gate: RunningGate) -> No
         real_gate.openai("sg-wrong").models.list()
 
 
+def test_the_official_client_asks_for_a_lower_class(real_gate: RunningGate) -> None:
+    """By OpenAI's tier or our header; vLLM takes the rank that it is told, the client's own not."""
+    asking = real_gate.openai(real_gate.new_key()).chat.completions.with_raw_response
+    for more, served in (
+        ({}, "standard"),
+        ({"service_tier": "flex"}, "batch"),
+        ({"service_tier": "priority"}, "standard"),
+        ({"extra_headers": {"x-priority": "batch"}, "extra_body": {"priority": -9}}, "batch"),
+        ({"extra_headers": {"x-max-wait-s": "0"}}, "standard"),
+    ):
+        told = asking.create(**chat(max_tokens=2), **more)  # type: ignore[call-overload]
+        assert told.headers["x-served-class"] == served
+
+
 def test_usage_of_a_stream_is_the_engines_own(real_gate: RunningGate) -> None:
     """The client did not ask for usage; it is written all the same, to the token."""
     key = real_gate.new_key()

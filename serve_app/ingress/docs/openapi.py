@@ -29,6 +29,7 @@ from serve_app.ingress.docs.schemes import SCHEMES, SECURITY
 from serve_app.ingress.docs.sentences import Docstring
 from serve_app.ingress.entry import Entry
 from serve_app.ingress.told import ENGINE_HEADERS
+from serve_app.ingress.wish import MAX_WAIT, PRIORITY
 
 _STREAM = (
     "Events `data: {…}`, each with a part of the answer, then `data: [DONE]`. A stream that breaks "
@@ -43,6 +44,21 @@ _REQUEST_ID = {
     "in": "header",
     "description": "Your name for this exchange; kept if it is safe, else the reply has a new one.",
     "schema": {"type": "string", "pattern": "^[A-Za-z0-9._:-]{1,128}$"},
+}
+
+_PRIORITY = {
+    "name": PRIORITY,
+    "in": "header",
+    "description": "A class to wait in, if it is lower than the caller's own; goes before the "
+    "body's `service_tier`.",
+    "schema": {"type": "string", "pattern": "^[a-z][a-z0-9_]{0,31}$"},
+}
+_MAX_WAIT = {
+    "name": MAX_WAIT,
+    "in": "header",
+    "description": "Seconds to wait at most, if they are fewer than the class's; 0 is seated at "
+    "once or refused.",
+    "schema": {"type": "number", "minimum": 0},
 }
 
 
@@ -78,7 +94,11 @@ def document(
         "components": {
             "schemas": {**schemas.named, "Refusal": refused.schema()},
             "responses": responses,
-            "parameters": {"RequestId": _REQUEST_ID},
+            "parameters": {
+                "RequestId": _REQUEST_ID,
+                "Priority": _PRIORITY,
+                "MaxWait": _MAX_WAIT,
+            },
             "headers": dict(HEADERS),
             "examples": {kind.code: refused.example(kind) for kind in refused.raisable()},
             "securitySchemes": SCHEMES,
@@ -108,8 +128,8 @@ def _operation(entry: Entry, row: Described, schemas: Schemas, responses: Json) 
         operation["x-permission"] = entry.permission
     else:
         operation["security"] = []
-    if row.query is not None:
-        operation["parameters"] = list(query_fields(row.query))
+    if parameters := _parameters(entry, row):
+        operation["parameters"] = parameters
     if row.body is not None:
         operation["requestBody"] = {"required": True, "content": {JSON: _body(row, schemas)}}
     for status, same in groupby(refused.refused(entry, row), key=lambda kind: kind.status):
@@ -121,6 +141,13 @@ def _operation(entry: Entry, row: Described, schemas: Schemas, responses: Json) 
     if entry.engine_path:
         operation["responses"]["4XX"] = _ENGINE_REFUSAL
     return operation
+
+
+def _parameters(entry: Entry, row: Described) -> list[Json]:
+    """Return what one method takes beside its path and its body."""
+    wishes = ("Priority", "MaxWait") if entry.engine_path else ()
+    query = () if row.query is None else query_fields(row.query)
+    return [*(_ref("parameters", name) for name in wishes), *query]
 
 
 def _operation_id(entry: Entry) -> str:

@@ -147,8 +147,8 @@ function route([method, path, told, shared]) {
   const content = told.requestBody?.content[JSON_TYPE];
   const replies = Object.entries(told.responses).map(([status, one]) => [status, found(one)]);
   const refusals = replies.flatMap(examples);
-  const rows = given.map(({ name, schema, description, ...one }) =>
-    [code(name), one.in, kind(schema), prose(description)]);
+  const rows = every.filter((one) => one.name !== "x-request-id")
+    .map((one) => [code(one.name), one.in, kind(one.schema), prose(one.description)]);
   return el("details", { id: told.operationId, class: `route ${method}` },
     el("summary", {}, signed(method, path), el("span", { class: "told" }, prose(told.summary)),
       el("span", { class: "chip" }, told["x-permission"] ?? "open")),

@@ -105,6 +105,9 @@ class Asked(EngineShape):
     stream_options: dict[str, Any] | None = None
     """`{"include_usage": true}` adds an event with the usage before the end."""
 
+    service_tier: Literal["auto", "default", "flex", "priority", "scale"] | None = None
+    """Asks for the class that claims it in the settings, if that is lower than the caller's own."""
+
 
 class AskedChat(Asked):
     """A conversation to continue, in OpenAI's shape; the engine reads it."""
