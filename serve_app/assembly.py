@@ -70,7 +70,13 @@ def identity_of(
 def line_of(settings: Settings, store: Store) -> Line:
     """Return the line of one gateway."""
     names = [model.name for model in settings.models]
-    return Line(store, names, on_loss=settings.store.on_loss)
+    return Line(
+        store,
+        names,
+        settings.queue.classes,
+        output_weight=settings.queue.output_weight,
+        on_loss=settings.store.on_loss,
+    )
 
 
 def holds_of(settings: Settings, store: Store, line: Line) -> Holds:

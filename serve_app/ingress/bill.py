@@ -4,11 +4,16 @@ import time
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
+from serve_app import auth
 from serve_app.auth import Caller
 from serve_app.ingress.call import Call
 from serve_app.ingress.exchange import Exchange
 from serve_app.limits import Charge, Hold, Usage, cost_nanos
+from serve_app.queueing import Asks
 from serve_app.settings import QueueClass
+
+RETRIES = "x-stainless-retry-count"
+"""The header in which the clients of OpenAI and Anthropic count their tries, from 0."""
 
 
 @dataclass(slots=True)
@@ -19,7 +24,7 @@ class Bill:
         caller: who sent it.
         queue_class: the class it waits in.
         held: what the store said.
-        waited_ms: it waited for its limits.
+        waited_ms: it waited for its limits and in line.
         used: whether an engine's first byte was there: then it counts.
         ended_well: whether the reply came to its end and told what it used: so that it teaches.
         usage: tokens, as far as they are known.
@@ -32,6 +37,27 @@ class Bill:
     used: bool = False
     ended_well: bool = False
     usage: Usage = field(default_factory=Usage)
+
+    @property
+    def used_tokens(self) -> tuple[int, int]:
+        """Input and output tokens that an engine worked for."""
+        return self.usage.input_tokens, self.usage.output_tokens
+
+    def asks(self, call: Call, exchange: Exchange) -> Asks:
+        """Return what the request brings to the line."""
+        tenant = auth.tenant_of(self.held.tenant_attributes, self.caller.tenant)
+        return Asks(
+            queue_class=self.queue_class,
+            tenant=self.caller.tenant,
+            caller=self.held.claim.bucket,
+            tenant_weight=tenant.weight or 1.0,
+            caller_weight=self.caller.weight or 1.0,
+            input_tokens=self.held.input_tokens,
+            output_tokens=self.held.output_tokens,
+            body_bytes=len(call.body),
+            waited_ms=self.waited_ms,
+            is_first_try=exchange.header(RETRIES) == "0",
+        )
 
     def ended_early(self) -> None:
         """Note that client or engine left while an engine worked for it: that counts."""

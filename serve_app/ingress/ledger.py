@@ -31,7 +31,7 @@ def note_refusal(gate: Gate, exchange: Exchange) -> None:
     held, credential = exchange.held, exchange.credential
     if not exchange.scope.get("engine_path") or held is None or credential is None:
         return
-    if not exchange.started:
+    if "first_byte_ms" not in exchange.notes:
         caller = auth.identified(credential, held.attributes)
         gate.ledger.refused(
             held.claim.tenant,

@@ -16,6 +16,7 @@ from serve_app.ingress.call import Call
 from serve_app.ingress.exchange import Exchange
 from serve_app.ingress.gate import Gate
 from serve_app.ingress.passing import passed_on
+from serve_app.ingress.waiting import telling
 
 ATTEMPTS, BACKOFF_S = 3, 0.5
 
@@ -33,26 +34,25 @@ async def inference(gate: Gate, exchange: Exchange) -> None:
 
 async def seated(gate: Gate, exchange: Exchange, call: Call, bill: Bill) -> None:
     """Take a seat and relay; go again while a replica fails before its first byte."""
-    arrived_us, avoid, waited_ms = 0, "", bill.waited_ms
+    arrived_us, avoid, told = 0, "", telling(gate, exchange, call)
     for attempt in range(1, ATTEMPTS + 1):
         await asyncio.sleep(BACKOFF_S * (attempt - 1))  # a dead replica is withdrawn meanwhile
+        asks = bill.asks(call, exchange)
         async with gate.line.seat(
-            call.model.name,
-            bill.queue_class,
-            arrived_us=arrived_us,
-            waited_ms=waited_ms,
-            avoid=avoid,
+            call.model.name, asks, arrived_us=arrived_us, avoid=avoid, telling=told
         ) as seat:
-            arrived_us, avoid, waited_ms = seat.arrived_us, seat.replica, seat.waited_ms
-            exchange.note_seat(seat.served_class, waited_ms)
+            arrived_us, avoid, bill.waited_ms = seat.arrived_us, seat.replica, seat.waited_ms
+            exchange.note_seat(seat.served_class, bill.waited_ms)
             ranked = call.ranked(gate.rank(seat.served_class))
             try:
                 async with gate.relay.send(ranked, seat, exchange.passed_on(call.model)) as reply:
                     await passed_on(exchange, call, bill, reply)
                 return
             except UpstreamFailed:
-                if exchange.started or attempt == ATTEMPTS:
+                if bill.used or attempt == ATTEMPTS:
                     raise
             except asyncio.CancelledError:
                 bill.ended_early()
                 raise
+            finally:
+                seat.used = bill.used_tokens

@@ -9,6 +9,9 @@ from serve_app.ingress.exchange import Exchange
 from serve_app.ingress.relay import Upstream
 from serve_app.ingress.usage import JsonUsage, StreamUsage
 
+REFUSAL_BYTES = 65_536
+"""So much of an engine's refusal is passed on as an event."""
+
 
 async def passed_on(exchange: Exchange, call: Call, bill: Bill, reply: Upstream) -> None:
     """Relay ``reply`` as it comes; from its first byte on the request counts.
@@ -23,7 +26,11 @@ async def passed_on(exchange: Exchange, call: Call, bill: Bill, reply: Upstream)
     fine = reply.status < HTTPStatus.BAD_REQUEST
     reader = _reader(call, bill, fine=fine)
     exchange.note_first_byte()
-    await exchange.start(reply.status, reply.headers)
+    if exchange.started and not fine:  # it was told that it waits, so its status is sent
+        await exchange.write(await _as_event(reply), more=False)
+        return
+    if not exchange.started:
+        await exchange.start(reply.status, reply.headers)
     try:
         async for chunk in reply.chunks():
             if passed := reader.feed(chunk):
@@ -39,6 +46,14 @@ async def passed_on(exchange: Exchange, call: Call, bill: Bill, reply: Upstream)
     counts = {"input", "output"} if call.demand.choices else {"input"}
     bill.ended_well = fine and reader.told >= counts
     await exchange.write(rest, more=False)
+
+
+async def _as_event(reply: Upstream) -> bytes:
+    """Return an engine's refusal as the event that ends a stream."""
+    told = b""
+    async for chunk in reply.chunks():
+        told += chunk if len(told) < REFUSAL_BYTES else b""
+    return b"event: error\ndata: " + b" ".join(told.split(b"\n")) + b"\n\n"
 
 
 def _reader(call: Call, bill: Bill, *, fine: bool) -> StreamUsage | JsonUsage:

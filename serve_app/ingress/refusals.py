@@ -4,7 +4,7 @@ import json
 import math
 from typing import Any
 
-from serve_app.errors import GateError, QuotaSpent, Unauthenticated, WrongMethod
+from serve_app.errors import GateError, QueueCancelled, QuotaSpent, Unauthenticated, WrongMethod
 from serve_app.redaction import redacted
 
 SERVER_ERROR = 500
@@ -43,7 +43,7 @@ def headers(err: GateError) -> dict[str, str]:
         told["retry-after-ms"] = str(max(1, math.ceil(err.retry_after_s * 1_000)))
     if err.status in (429, 503):
         told["x-refused-by"] = err.refused_by
-    if isinstance(err, QuotaSpent):
+    if isinstance(err, QuotaSpent | QueueCancelled):
         told["x-should-retry"] = "false"
     if isinstance(err, Unauthenticated):
         told["www-authenticate"] = 'Bearer realm="sluicegate"'

@@ -51,7 +51,7 @@ from serve_app.queueing.autoscaling import (
     wanted_replicas,
 )
 from serve_app.queueing.line import Line
-from serve_app.queueing.seat import Asks, ClassLoad, Load, Seat, Waiting
+from serve_app.queueing.seat import Asks, ClassLoad, Load, Seat, Telling, Waiting
 
 __all__ = [
     "LOOK_BACK_S",
@@ -61,6 +61,7 @@ __all__ = [
     "Line",
     "Load",
     "Seat",
+    "Telling",
     "Waiting",
     "replicas_for_line",
     "report",

@@ -49,9 +49,7 @@ class Desk:
         classes: highest first.
     """
 
-    def __init__(
-        self, store: Store, models: Iterable[str], classes: Sequence[QueueClass]
-    ) -> None:
+    def __init__(self, store: Store, models: Iterable[str], classes: Sequence[QueueClass]) -> None:
         self._store = store
         self._keys = {model: keys.line(model) for model in models}
         self._ranks = [one.name for one in classes]
@@ -144,13 +142,11 @@ class Desk:
         """
         name = ticket_of(ticket)
         for model, names in self._keys.items() if name else ():
-            if whose := await self._store.run("line_cancel", names, [name]):
+            if whose := await self._store.run("line_cancel", names, [name or ""]):
                 return model, whose[0], whose[1]
         return None
 
 
 def _class_load(name: str, told: list[Any]) -> ClassLoad:
     waiting, body_bytes, running, oldest_ms, wait_ms = told
-    return ClassLoad(
-        name, waiting, body_bytes, running, max(oldest_ms, 0), float(wait_ms) or None
-    )
+    return ClassLoad(name, waiting, body_bytes, running, max(oldest_ms, 0), float(wait_ms) or None)

@@ -48,8 +48,7 @@ class Flow:
         since_us: when it was last served, or began to wait.
         lifted: classes that it counts higher for having waited.
         virtual: of a tenant: the virtual time among its callers.
-        promised: of a caller: places that are kept for it.
-        promised_ms: from when on, and until when, ms.
+        promised: of a caller: from when on places are kept for it, ms.
         inside: of a tenant: its callers that wait; of a caller: its tickets.
     """
 
@@ -59,8 +58,7 @@ class Flow:
     since_us: int = 0
     lifted: int = 0
     virtual: int = 0
-    promised: int = 0
-    promised_ms: tuple[int, int] = (0, 0)
+    promised: list[int] = field(default_factory=list)
     inside: Ordered[str] = field(default_factory=Ordered)
 
     def begin(self, virtual: int) -> None:

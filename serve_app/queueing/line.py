@@ -8,9 +8,8 @@ import itertools
 import random
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import replace
 from typing import Any
 
 from serve_app.errors import (
@@ -23,13 +22,12 @@ from serve_app.errors import (
 )
 from serve_app.queueing.drain import retry_after_s
 from serve_app.queueing.local import LocalSeats
-from serve_app.queueing.seat import Asks, Seat
+from serve_app.queueing.seat import Asks, Seat, Telling
 from serve_app.queueing.tending import TEND_S, Tending, Turn, Waiter
 from serve_app.settings import QueueClass
 from serve_app.store import Address, Store, keys
 
 MILLION = 1_000_000
-Told = Callable[[], Awaitable[None]]
 
 
 class Line(Tending):
@@ -72,8 +70,7 @@ class Line(Tending):
         *,
         arrived_us: int = 0,
         avoid: str = "",
-        keep_alive_s: float = 0.0,
-        tell: Told | None = None,
+        telling: Telling | None = None,
     ) -> AsyncIterator[Seat]:
         """Lend a seat on a replica of ``model`` for as long as the block runs.
 
@@ -82,8 +79,7 @@ class Line(Tending):
             asks: who asks, in which class, and what it may cost.
             arrived_us: when the request first came, if it enters again.
             avoid: the replica that just failed it.
-            keep_alive_s: how often to ``tell`` while it waits; 0 never.
-            tell: tells the client that it still waits.
+            telling: how the client hears that it still waits.
 
         Raises:
             QueueFull, QueueWaitTooLong: nothing was reserved.
@@ -99,9 +95,10 @@ class Line(Tending):
             round(patience_s * MILLION),
             time.monotonic() + patience_s - asks.waited_ms / 1_000,
             arrived_us,
+            asks.is_first_try,
         )
         try:
-            seat = await self._take(ticket, waiter, asks, avoid, _Telling(keep_alive_s, tell))
+            seat = await self._take(ticket, waiter, asks, avoid, telling)
             yield seat
         finally:
             cost = self._cost(*seat.used) if seat is not None and seat.used is not None else -1
@@ -113,9 +110,9 @@ class Line(Tending):
     def _args(self, asks: Asks) -> list[str | int | float]:
         """Return what every try of a request hands to the store."""
         return [
-            min(self._ranks.index(asks.queue_class.name), len(self._ranks) - 1),
+            self._ranks.index(asks.queue_class.name),
             asks.tenant,
-            asks.caller,
+            asks.caller.replace("|", "/"),  # what stands between names in the store
             asks.tenant_weight,
             asks.caller_weight,
             self._cost(asks.input_tokens, asks.output_tokens),
@@ -123,7 +120,7 @@ class Line(Tending):
         ]
 
     async def _take(
-        self, ticket: str, waiter: Waiter, asks: Asks, avoid: str, telling: "_Telling"
+        self, ticket: str, waiter: Waiter, asks: Asks, avoid: str, telling: Telling | None
     ) -> Seat:
         began_s, waited_ms = time.monotonic(), asks.waited_ms
         self._waiting[ticket] = waiter  # before the store can call us
@@ -148,7 +145,14 @@ class Line(Tending):
     async def _enter(self, ticket: str, waiter: Waiter, avoid: str) -> list[Any]:
         """Return what the store says to a ticket; while it is away, a seat of our own share."""
         while True:
-            args = [ticket, *waiter.args, *waiter.times, avoid, self._rules]
+            args = [
+                ticket,
+                *waiter.args,
+                *waiter.times,
+                avoid,
+                int(waiter.is_first_try),
+                self._rules,
+            ]
             try:
                 reply: list[Any] = await self._store.run(
                     "line_enter", self._keys[waiter.model], args
@@ -166,19 +170,26 @@ class Line(Tending):
                     raise
 
     async def _turn(
-        self, waiter: Waiter, asks: Asks, began_s: float, telling: "_Telling"
+        self, waiter: Waiter, asks: Asks, began_s: float, telling: Telling | None
     ) -> Turn:
         """Wait until it is this ticket's turn; refuse when the class's patience ends."""
         while True:
-            left_s = waiter.left_s
-            done, _ = await asyncio.wait([waiter.turn], timeout=min(left_s, telling.every_s or left_s))
+            pause_s = min(waiter.left_s, telling.every_s if telling else waiter.left_s)
+            done, _ = await asyncio.wait([waiter.turn], timeout=pause_s)
             if done:
                 return waiter.turn.result()
             if not waiter.left_s:
                 refusal = self._too_late(waiter.model, asks.queue_class)
                 refusal.waited_ms = asks.waited_ms + (time.monotonic() - began_s) * 1_000
                 raise refusal
-            await telling.tell()
+            if telling:
+                ahead = self._ahead(waiter.model, asks.queue_class)
+                await telling.tell(ahead, time.monotonic() - began_s)
+
+    def _ahead(self, model: str, queue_class: QueueClass) -> int:
+        """Return how many wait in the class and above, one of them itself, as of the last look."""
+        upto = self._ranks.index(queue_class.name) + 1
+        return max(0, sum(one.waiting for one in self.loads[model].classes[:upto]) - 1)
 
     def _refused(
         self, model: str, queue_class: QueueClass, said: str, rest: list[Any]
@@ -226,16 +237,3 @@ class Line(Tending):
         with suppress(StoreUnavailable):
             for names in self._keys.values():
                 await self._store.run("line_retire", names, [self._channel])
-
-
-class _Telling:
-    """How a client hears that it still waits."""
-
-    def __init__(self, every_s: float, tell: Told | None) -> None:
-        self.every_s = every_s if tell is not None else 0.0
-        self._tell = tell
-
-    async def tell(self) -> None:
-        """Tell it, if it wants to hear."""
-        if self._tell is not None and self.every_s:
-            await self._tell()

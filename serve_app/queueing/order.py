@@ -62,10 +62,9 @@ def enter(
         return Told("seated" if state.tickets[name].replica else "waiting")
     if state.mode == "draining" and not again:
         return Told("draining")
-    replica = roomiest(state, avoid)
+    replica = roomiest(state, ticket.class_, avoid)
     first = state.turns.first()
-    is_next = first is None or first[0][0] > ticket.class_
-    if replica is not None and is_next and may_sit(state, replica, ticket.class_):
+    if replica is not None and (first is None or first[0][0] > ticket.class_):
         _, caller = flows_of(state, ticket, now_ms)
         fulfil(state, ticket, caller, now_ms)
         sit(state, name, ticket, replica, rank=ticket.class_, now_us=now_us)
@@ -200,12 +199,13 @@ def seat_next(state: LineState, now_us: int) -> list[str]:
     """Seat those whose turn it is while there is room; return who was seated."""
     seated: list[str] = []
     for _ in range(SEATED_AT_ONCE):
-        first, replica = state.turns.first(), roomiest(state)
-        if first is None or replica is None or not may_sit(state, replica, first[0][0]):
+        first = state.turns.first()
+        replica = None if first is None else roomiest(state, first[0][0])
+        if first is None or replica is None:
             break
         name = _next_of(state, first[1])
         ticket = state.tickets[name]
-        if ticket.deadline_us <= now_us:
+        if ticket.deadline_us < now_us:
             forget(state, name, ticket, now_us)
             continue
         pull(state, name, ticket)
@@ -226,9 +226,13 @@ def may_sit(state: LineState, replica: str, rank: int) -> bool:
     return state.mode != "paused" and state.replicas[replica].share < state.rules[rank].ceiling
 
 
-def roomiest(state: LineState, avoid: str = "") -> str | None:
-    """Return the emptiest replica, another than ``avoid`` if there is one."""
+def roomiest(state: LineState, rank: int, avoid: str = "") -> str | None:
+    """Return the emptiest replica that seats ``rank`` now, if it can be another than ``avoid``."""
     first = state.room.first()
-    if first is not None and first[1] == avoid and len(state.room) > 1:
-        return next(name for name in state.room if name != avoid)
-    return None if first is None else first[1]
+    if first is None:
+        return None
+    if first[1] == avoid and len(state.room) > 1:
+        other = next(name for name in state.room if name != avoid)
+        if may_sit(state, other, rank):
+            return other
+    return first[1] if may_sit(state, first[1], rank) else None

@@ -2,7 +2,9 @@
 
 A refused request is told when a place in line will be free that nobody else was told of. At that
 time the place is kept for its caller, for :data:`drain.GRACE_MS`; who comes for the first time
-meanwhile is told a later one. ``lua/shared/promises.lua`` does the same in the store.
+meanwhile is told a later one. Which request of a caller is the one that was told nobody can see,
+but its client may say which is not: a first try. ``lua/shared/promises.lua`` and ``refusal.lua`` do
+the same in the store.
 """
 
 from dataclasses import dataclass
@@ -13,6 +15,9 @@ from serve_app.queueing.state import LineState, Tally, Ticket
 
 FORGOTTEN_AT_ONCE = 64
 """Promises that nobody came for, forgotten by one step at most."""
+
+PROMISED_AT_ONCE = 64
+"""Places that are kept for one caller at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +56,8 @@ def refusal(state: LineState, name: str, ticket: Ticket, now_ms: int) -> Told | 
     """
     tally, rule = state.tallies[ticket.class_], state.rules[ticket.class_]
     caller = state.flows.get(ticket.caller_flow)
-    kept = 0 if caller and _is_promised(caller, now_ms) else _due(tally, now_ms)
+    mine = caller and not ticket.is_first_try and _kept_for(caller, now_ms)
+    kept = 0 if mine else _due(state, tally, now_ms)
     wait, patience = wait_ms(state, ticket, kept, now_ms), ticket.deadline_us / 1_000 - now_ms
     full = tally.waiting + kept >= rule.max_tickets
     if not full and tally.body_bytes + ticket.body_bytes <= rule.max_bytes and wait <= patience:
@@ -67,39 +73,43 @@ def refusal(state: LineState, name: str, ticket: Ticket, now_ms: int) -> Told | 
 
 def _promise(state: LineState, name: str, ticket: Ticket, now_ms: int, after_ms: int) -> None:
     """Keep a place for the caller of a refused ticket."""
-    due_ms = now_ms + after_ms
-    state.tallies[ticket.class_].promised.put(name, due_ms)
     caller = state.flows.setdefault(ticket.caller_flow, Flow())
     state.seen.put(ticket.caller_flow, now_ms)
-    begins_ms, ends_ms = caller.promised_ms
-    if now_ms > ends_ms:
-        caller.promised, begins_ms = 0, due_ms
-    caller.promised += 1
-    caller.promised_ms = begins_ms, max(ends_ms, due_ms + drain.GRACE_MS)
+    if len(caller.promised) < PROMISED_AT_ONCE:
+        caller.promised.append(now_ms + after_ms)
+        state.tallies[ticket.class_].promised.put(name, now_ms + after_ms)
 
 
-def _is_promised(caller: Flow, now_ms: int) -> bool:
-    begins_ms, ends_ms = caller.promised_ms
-    return caller.promised > 0 and begins_ms <= now_ms <= ends_ms
+def _kept_for(caller: Flow, now_ms: int) -> list[int]:
+    """Return the promises to a caller whose time it is."""
+    return [due for due in caller.promised if due <= now_ms <= due + drain.GRACE_MS]
 
 
 def fulfil(state: LineState, ticket: Ticket, caller: Flow, now_ms: int) -> None:
-    """Take note that a caller came again as it was told."""
-    promised = state.tallies[ticket.class_].promised
-    if _is_promised(caller, now_ms):
-        caller.promised -= 1
+    """Take note that a caller came, perhaps as it was told."""
+    if not caller.promised:
+        return
+    mine = [] if ticket.is_first_try else _kept_for(caller, now_ms)
+    caller.promised = [due for due in caller.promised if now_ms <= due + drain.GRACE_MS]
+    if mine:
+        caller.promised.remove(mine[0])
+        promised = state.tallies[ticket.class_].promised
         if first := promised.first():
             promised.drop(first[1])
 
 
-def _due(tally: Tally, now_ms: int) -> int:
-    """Return how many places are kept now; what was kept too long is forgotten."""
+def _due(state: LineState, tally: Tally, now_ms: int) -> int:
+    """Return how many places are kept now; what was kept too long is forgotten.
+
+    Seats may come free in one burst: places are kept for all who come within the time of one seat.
+    """
     for _ in range(FORGOTTEN_AT_ONCE):
         first = tally.promised.first()
         if first is None or first[0] > now_ms - drain.GRACE_MS:
             break
         tally.promised.drop(first[1])
-    return tally.promised.up_to(now_ms)
+    soon_ms = state.lent_ms.total // max(state.ended.total, 1)
+    return tally.promised.up_to(now_ms + soon_ms)
 
 
 def _left(state: LineState, class_: int, now_ms: int) -> float:

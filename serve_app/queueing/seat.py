@@ -1,6 +1,8 @@
 """A seat, what is asked for one, and what is counted of a model's seats and line."""
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from serve_app.settings import QueueClass
 from serve_app.store import Address
@@ -17,6 +19,7 @@ class Asks:
         input_tokens, output_tokens: what it is expected to use.
         body_bytes: that it keeps in this gateway's memory.
         waited_ms: of its patience it has used up before.
+        is_first_try: whether its client says that it was not told to come again.
     """
 
     queue_class: QueueClass
@@ -28,6 +31,19 @@ class Asks:
     output_tokens: int = 0
     body_bytes: int = 0
     waited_ms: float = 0.0
+    is_first_try: bool = False
+
+
+class Telling(NamedTuple):
+    """How a client hears that it still waits.
+
+    Attributes:
+        every_s: how often.
+        tell: is told how many are ahead at most, and how long it has waited, s.
+    """
+
+    every_s: float
+    tell: Callable[[int, float], Awaitable[None]]
 
 
 @dataclass(slots=True)

@@ -38,6 +38,7 @@ class Ticket:
         due_us: the earlier, the earlier its turn among its caller's.
         deadline_us: until when it waits.
         weights: its tenant's and its caller's.
+        is_first_try: whether its client says that it was not told to come; never kept.
         replica: where it is seated; empty while it waits.
         rank: the class it was seated as.
         seated_us: since when.
@@ -54,6 +55,7 @@ class Ticket:
     due_us: int
     deadline_us: int
     weights: tuple[float, float] = (1.0, 1.0)
+    is_first_try: bool = False
     replica: str = ""
     rank: int = 0
     seated_us: int = 0

@@ -48,6 +48,7 @@ class Waiter:
         patience_us: how long it may wait in all.
         ends_s: until when it waits, on this machine's clock.
         arrived_us: when it first came; 0 until the store has said.
+        is_first_try: whether its client says that it was not told to come again.
     """
 
     model: str
@@ -56,6 +57,7 @@ class Waiter:
     patience_us: int
     ends_s: float
     arrived_us: int = 0
+    is_first_try: bool = False
 
     @property
     def left_s(self) -> float:
@@ -196,7 +198,7 @@ class Tending(Desk):
         waiter = self._waiting.get(ticket)
         if waiter is None or waiter.turn.done() or not waiter.arrived_us:
             return
-        args = [ticket, *waiter.args, *waiter.times, "", self._rules]
+        args = [ticket, *waiter.args, *waiter.times, "", 0, self._rules]
         said, *rest = await self._store.run("line_enter", self._keys[waiter.model], args)
         if said == "seated":
             self._wake(ticket, rest[1], rest[0], rest[2])

@@ -112,7 +112,7 @@ async def house(store: Store, store_url: str) -> AsyncIterator[House]:
         identity=identity,
         holds=Holds(store, defaults="r 600 600 0"),
         ledger=Ledger(store),
-        line=Line(store, [model.name for model in settings.models]),
+        line=Line(store, [model.name for model in settings.models], settings.queue.classes),
         relay=relay,
         audit=audit,
         metrics=Metrics(),
@@ -213,7 +213,8 @@ async def test_a_stream_that_broke_was_no_refusal(house: House) -> None:
     shown = SimpleNamespace(vouched=OPERATOR)
     for started in (True, False):
         exchange: Any = SimpleNamespace(
-            scope={"engine_path": CHAT}, held=held, credential=shown, started=started, notes={},
+            scope={"engine_path": CHAT}, held=held, credential=shown,
+            notes={"first_byte_ms": 1.0} if started else {},
             wish=Wish(),
         )  # fmt: skip
         note_refusal(gate, exchange)

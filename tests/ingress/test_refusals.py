@@ -39,6 +39,8 @@ TABLE = {
     "TooManyAttempts": (429, "too_many_failed_attempts", "rate_limit_error"),
     "RateLimited": (429, "rate_limit_exceeded", "rate_limit_error"),
     "QuotaSpent": (429, "insufficient_quota", "rate_limit_error"),
+    "QueueWaitTooLong": (429, "queue_wait_too_long", "rate_limit_error"),
+    "QueueCancelled": (429, "queue_cancelled", "rate_limit_error"),
     "QueueFull": (429, "queue_full", "rate_limit_error"),
     "StoreUnavailable": (503, "state_store_unavailable", "server_error"),
     "IssuerUnavailable": (503, "issuer_unavailable", "server_error"),

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import redis
 
 from serve_app.queueing import order
 from serve_app.queueing.promises import Told
@@ -50,7 +49,7 @@ class Both:
     def run(self, step: str, *args: str | float) -> Any:
         return self.steps[f"line_{step}"]([*self.names.values()], [*args, self.now_us])
 
-    def enter(
+    def enter(  # noqa: PLR0913, PLR0917 - as the step takes them
         self,
         name: str,
         class_: int,
@@ -61,12 +60,13 @@ class Both:
         patience_us: int = 60_000_000,
         *,
         left_us: int | None = None,
+        first_try: bool = False,
         avoid: str = "",
         arrived_us: int = 0,
     ) -> Told:
         args = [name, class_, *whose, *weights, cost, body_bytes, arrived_us, patience_us]
         left_us = patience_us if left_us is None else left_us
-        said, *rest = self.run("enter", *args, left_us, avoid, text_of(self.rules))
+        said, *rest = self.run("enter", *args, left_us, avoid, int(first_try), text_of(self.rules))
         came_us = arrived_us or self.now_us
         ticket = Ticket(
             class_,
@@ -77,6 +77,7 @@ class Both:
             came_us + patience_us,
             self.now_us + left_us,
             weights,
+            first_try,
         )
         told = order.enter(
             self.twin, name, ticket, now_us=self.now_us, avoid=avoid, again=arrived_us > 0
@@ -163,7 +164,7 @@ def stored(client: Any, names: dict[str, str]) -> dict[str, Any]:
             for one in tally["each"]
         ],
         "tickets": unpacked(client, names["tickets"]),
-        "flows": {name: one[:9] for name, one in unpacked(client, names["flows"]).items()},
+        "flows": {name: one[:7] for name, one in unpacked(client, names["flows"]).items()},
         "seen": members(client, names["seen"]),
         "lifts": members(client, names["lifts"]),
         "turns": [one[22:] for one in client.zrange(names["turns"], 0, -1)],
@@ -179,6 +180,14 @@ def stored(client: Any, names: dict[str, str]) -> dict[str, Any]:
             one: score % 10**13 for one, score in members(client, names["promised"]).items()
         },
     }
+
+
+def ticket_values(one: Ticket) -> list[Any]:
+    """The values of a ticket, as the store keeps them."""
+    what = [one.class_, one.tenant, one.caller, one.cost, one.body_bytes]
+    when = [one.arrived_us, one.due_us, one.deadline_us]
+    where = [one.replica, one.rank, one.seated_us]
+    return [*what, *when, *one.weights, *where, *one.charged]
 
 
 def of_twin(state: LineState) -> dict[str, Any]:
@@ -197,17 +206,11 @@ def of_twin(state: LineState) -> dict[str, Any]:
             [t.virtual, t.waiting, t.body_bytes, t.running, t.flows, window(t.taken)]
             for t in state.tallies
         ],
-        "tickets": {
-            name: [
-                one.class_, one.tenant, one.caller, one.cost, one.body_bytes, one.arrived_us, one.due_us,
-                one.deadline_us, *one.weights, one.replica, one.rank, one.seated_us, *one.charged,
-            ]
-            for name, one in state.tickets.items()
-        },
+        "tickets": {name: ticket_values(one) for name, one in state.tickets.items()},
         "flows": {
             name: [
                 one.counter, one.weight, one.waiting, one.since_us, one.lifted, one.virtual,
-                one.promised, *one.promised_ms,
+                ' '.join(map(str, one.promised)),
             ]
             for name, one in state.flows.items()
         },

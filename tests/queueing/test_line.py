@@ -4,24 +4,35 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 import redis
 
 from serve_app.errors import NoCapacity, QueueFull, QueueTimeout, StoreUnavailable
-from serve_app.queueing import Line
-from serve_app.queueing.order import drain_rate
+from serve_app.queueing import Asks, Line
 from serve_app.settings import QueueClass
-from serve_app.store import Address, Store, keys, registry
+from serve_app.store import Address, Store, registry
 
 AT = Address("127.0.0.1", 1, "k")
-PATIENT = QueueClass(name="standard", max_wait_s=20, max_tickets=100)
+STANDARD = QueueClass(name="standard", max_wait_s=20, max_tickets=100)
+CLASSES = [QueueClass(name="interactive", max_seats=2.0), STANDARD]
+PATIENT = Asks(STANDARD)
+
+
+@asynccontextmanager
+async def opened(store: Store, *classes: QueueClass) -> AsyncIterator[Line]:
+    """A line with classes of its own."""
+    line = Line(store, ["m"], classes or CLASSES)
+    await line.open()
+    yield line
+    await line.close()
 
 
 @pytest.fixture
 async def line(store: Store) -> AsyncIterator[Line]:
-    opened = Line(store, ["m"])
+    opened = Line(store, ["m"], CLASSES)
     await opened.open()
     yield opened
     await opened.close()
@@ -105,11 +116,14 @@ async def test_who_hangs_up_in_line_leaves_it(store: Store, line: Line) -> None:
     assert await registry.beat(store, "m", "r", 1, AT) == 0
 
 
-async def test_a_full_line_refuses_at_the_door(line: Line) -> None:
+@pytest.mark.parametrize("bound", [{"max_tickets": 0}, {"max_bytes": 9}])
+async def test_a_full_line_refuses_at_the_door(store: Store, bound: dict[str, int]) -> None:
     """One more than may wait is told when to come again; nothing is reserved for it."""
-    with pytest.raises(QueueFull) as told:
-        async with line.seat("m", QueueClass(name="standard", max_tickets=0)):
-            pass
+    narrow = QueueClass(name="standard", **bound)
+    async with opened(store, narrow) as line:
+        with pytest.raises(QueueFull) as told:
+            async with line.seat("m", Asks(narrow, body_bytes=10)):
+                pass
     assert told.value.retry_after_s >= 1
 
 
@@ -125,7 +139,7 @@ async def test_patience_ends(store: Store, line: Line, replicas: int, refusal: t
             await asyncio.sleep(0.01)  # until the look has seen it
     began = time.monotonic()
     with pytest.raises(refusal):
-        async with line.seat("m", QueueClass(name="standard", max_wait_s=0.2)):
+        async with line.seat("m", Asks(STANDARD.model_copy(update={"max_wait_s": 0.2}))):
             pass
     assert time.monotonic() - began < 5
     await registry.beat(store, "m", "r", 1, AT)
@@ -135,7 +149,7 @@ async def test_patience_ends(store: Store, line: Line, replicas: int, refusal: t
 
 async def test_a_closed_gateway_leaves_nothing_behind(store: Store) -> None:
     """Its tickets and seats go with it; who waits for it is told to try again."""
-    line = Line(store, ["m"])
+    line = Line(store, ["m"], CLASSES)
     await line.open()
     await registry.beat(store, "m", "r", 1, AT)
     seated = asyncio.create_task(hold_seat(line, taken := asyncio.Event(), asyncio.Event()))
@@ -153,7 +167,7 @@ async def test_a_closed_gateway_leaves_nothing_behind(store: Store) -> None:
 
 async def test_first_come_first_seated_across_gateways(store: Store) -> None:
     """Two gateways share one order."""
-    lines = [Line(store, ["m"]), Line(store, ["m"])]
+    lines = [Line(store, ["m"], CLASSES), Line(store, ["m"], CLASSES)]
     for line in lines:
         await line.open()
     order: list[int] = []
@@ -165,10 +179,7 @@ async def test_first_come_first_seated_across_gateways(store: Store) -> None:
     requests = []
     for number in range(8):
         requests.append(asyncio.create_task(request(number)))
-        while (
-            len(await store.run("line_tend", keys.line("m"), ["x"]))
-            and (await store.run("line_tend", keys.line("m"), ["x"]))[1] <= number
-        ):
+        while (await lines[0].look("m")).waiting <= number:
             await asyncio.sleep(0.005)  # until it is in line
     await registry.beat(store, "m", "r", 1, AT)
     await asyncio.wait_for(asyncio.gather(*requests), 20)
@@ -192,34 +203,23 @@ async def test_a_ticket_that_the_store_forgot_gets_its_old_place_back(
     await waiting
 
 
-async def test_a_request_that_comes_again_is_not_turned_away(store: Store, line: Line) -> None:
+async def test_a_request_that_comes_again_is_not_turned_away(store: Store) -> None:
     """Its replica failed it; a full line is for newcomers."""
     await registry.beat(store, "m", "r", 0, AT)
     nobody = QueueClass(name="standard", max_tickets=0, max_wait_s=0.2)
-    with pytest.raises((QueueTimeout, NoCapacity)):
-        async with line.seat("m", nobody, arrived_us=1):
-            pass
+    async with opened(store, nobody) as line:
+        with pytest.raises((QueueTimeout, NoCapacity)):
+            async with line.seat("m", Asks(nobody), arrived_us=1):
+                pass
 
 
 async def test_patience_is_one_however_often_a_request_enters(line: Line) -> None:
     """What it has waited before counts."""
     began = time.monotonic()
     with pytest.raises(NoCapacity):
-        async with line.seat("m", PATIENT, arrived_us=1, waited_ms=19_900):
+        async with line.seat("m", Asks(STANDARD, waited_ms=19_900), arrived_us=1):
             pass
     assert time.monotonic() - began < 5
-
-
-async def test_the_drain_rate_in_the_store_is_that_of_its_twin(store: Store, line: Line) -> None:
-    """Seats that come free are counted as the pure sum counts them."""
-    await registry.beat(store, "m", "r", 1, AT)
-    expected = 0.0
-    for _ in range(5):
-        async with line.seat("m", PATIENT):
-            pass
-        expected = drain_rate(expected, age_ms=0, left=1)
-    told = await store.run("line_tend", keys.line("m"), [line._channel])
-    assert expected * 0.8 < float(told[5]) <= expected  # it fades by a tenth a second
 
 
 class Parted(Store):
@@ -249,7 +249,7 @@ async def parted(store_url: str) -> AsyncIterator[Parted]:
 
 async def test_a_lost_server_stops_the_tending_of_its_own_models_alone(parted: Parted) -> None:
     """The others' gateways live, their tickets leave and the chores go on; it is not hidden."""
-    line, done = Line(parted, ["lost", "m"]), Counter[str]()
+    line, done = Line(parted, ["lost", "m"], CLASSES), Counter[str]()
 
     async def failing() -> None:
         if parted.away:
@@ -282,7 +282,7 @@ async def test_a_lost_server_stops_the_tending_of_its_own_models_alone(parted: P
 
 async def test_no_chore_makes_a_sign_of_life_late(store: Store) -> None:
     """A chore that takes for ever keeps nobody from looking; it is not hidden that it lacks."""
-    line, begun = Line(store, ["m"]), asyncio.Event()
+    line, begun = Line(store, ["m"], CLASSES), asyncio.Event()
 
     async def endless() -> None:
         begun.set()

@@ -44,6 +44,7 @@ class LineMachine(RuleBasedStateMachine):
         body_bytes=st.sampled_from([0, 100, 4_500]),
         patience_us=PATIENCE_US,
         left_us=PATIENCE_US | st.none(),
+        first_try=st.booleans(),
         avoid=st.sampled_from(["", *REPLICAS]),
         again=st.sampled_from([0, 0, 0, 5_000_000]),
     )

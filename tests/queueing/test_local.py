@@ -8,15 +8,17 @@ from pathlib import Path
 import pytest
 
 from serve_app.errors import NoCapacity, QueueTimeout, StoreUnavailable
-from serve_app.queueing import Line
+from serve_app.queueing import Asks, Line
 from serve_app.queueing.local import LocalSeats
 from serve_app.settings import QueueClass
 from serve_app.store import Address, Store, keys, registry
 from tests.stores import Server
 
 AT = Address("127.0.0.1", 1, "k")
-PATIENT = QueueClass(name="standard", max_wait_s=20, max_tickets=100)
-HASTY = QueueClass(name="hasty", max_wait_s=0.4, max_tickets=100)
+PATIENT_CLASS = QueueClass(name="standard", max_wait_s=20, max_tickets=100)
+HASTY_CLASS = QueueClass(name="hasty", max_wait_s=0.4, max_tickets=100)
+CLASSES = [PATIENT_CLASS, HASTY_CLASS]
+PATIENT, HASTY = Asks(PATIENT_CLASS), Asks(HASTY_CLASS)
 
 
 def known(seats: dict[str, int], gateways: int = 1) -> LocalSeats:
@@ -114,7 +116,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
 async def line(server: Server) -> AsyncIterator[Line]:
     """The line of a gateway that has heard of two seats, and has lost its store."""
     store = Store(server.url, timeout_ms=500)
-    opened = Line(store, ["m", "asleep"], on_loss="local")
+    opened = Line(store, ["m", "asleep"], CLASSES, on_loss="local")
     await registry.beat(store, "m", "r", 2, AT)
     await opened.open()
     async with asyncio.timeout(10):
@@ -168,7 +170,7 @@ async def test_who_waits_here_stands_in_line_when_the_store_is_back(
 ) -> None:
     """It gets the store's next seat, and none of our own; it is not asked to wait twice as long."""
     async with line.seat("m", PATIENT), line.seat("m", PATIENT):
-        short = QueueClass(name="short", max_wait_s=6, max_tickets=100)
+        short = Asks(PATIENT_CLASS.model_copy(update={"max_wait_s": 6.0}))
 
         async def ask() -> str:
             async with line.seat("m", short) as seat:
@@ -191,12 +193,12 @@ async def test_patience_is_counted_from_the_beginning(server: Server, line: Line
         waiting = asyncio.create_task(refused(line))
         await asyncio.sleep(1.0)  # a part of what it may
         await asyncio.to_thread(server.start)
-        server.told("DEL", *keys.line("m")[:3])  # no replica there either
+        server.told("DEL", *keys.line("m")[:4])  # no replica there either
         with pytest.raises((NoCapacity, QueueTimeout)):
             await asyncio.wait_for(waiting, 10)
         assert 3.9 < asyncio.get_running_loop().time() - asked_s < 4.8
 
 
 async def refused(line: Line) -> None:
-    async with line.seat("m", QueueClass(name="short", max_wait_s=4, max_tickets=100)):
+    async with line.seat("m", Asks(PATIENT_CLASS.model_copy(update={"max_wait_s": 4.0}))):
         pass

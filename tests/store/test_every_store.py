@@ -23,9 +23,10 @@ from serve_app.auth import (
 )
 from serve_app.auth.users.passwords import Passwords
 from serve_app.auth_settings import BruteForce
-from serve_app.errors import StoreUnavailable
+from serve_app.errors import QueueCancelled, StoreUnavailable
 from serve_app.limits import Charge, Demand, Hold, Holds, Ledger, Usage
-from serve_app.queueing import Line
+from serve_app.queueing import Asks, Line
+from serve_app.queueing.desk import rules_of
 from serve_app.settings import QueueClass
 from serve_app.store import TEXTS, Address, Store, keys, registry
 from serve_app.telemetry import Audit, Entry
@@ -45,6 +46,7 @@ from tests.store.test_failures import NOISE_S, RECOVERY_S, back, listen, opened,
 from tests.stores import Cluster, Fake, Sentinels, timed
 
 KNOWN = Known(CLASSES)
+PATIENT = QueueClass(name="standard", max_wait_s=20, max_tickets=10)
 SEARCH_S = 1.5
 """What the client library may wait, deaf to being cancelled, when a cluster has lost a primary."""
 
@@ -112,24 +114,23 @@ async def people(store: Store) -> None:
 
 async def requests(store: Store) -> None:
     await registry.beat(store, "m", "r", 1, Address("127.0.0.1", 1, "k"))
-    line = Line(store, ["m"])
+    line = Line(store, ["m"], [PATIENT])
     await line.open()
     holds = Holds(store, defaults="r 600 600 0 t 60000 60000 0", ttl_s=5)
     ledger = Ledger(store)
-    patient = QueueClass(name="standard", max_wait_s=20, max_tickets=10)
     for number in range(TENANT_COUNT):
         claim = Claim(tenant=f"t{number}")
         held = await holds.hold(claim, Demand(40, 0, 1, 9), model="m", request=str(number))
         assert held.refusing is None
-        async with line.seat("m", patient) as seat:
+        async with line.seat("m", Asks(PATIENT)) as seat:
             assert seat.replica == "r"
         await store.run("renew", *renewing(held))
         await holds.settle(held, Charge(Usage(1, 1), sample=(40, 10, 9)))
         ledger.refused(claim.tenant, claim.key_id, "m", "standard", held.now_us)
     await ledger.pay()
-    async with asyncio.timeout(10), line.seat("m", patient):
-        second = asyncio.create_task(took_a_seat(line, patient))
-        await asyncio.sleep(0.05)  # it waits in line, to be woken by push
+    async with asyncio.timeout(10), line.seat("m", Asks(PATIENT)):
+        second = asyncio.create_task(took_a_seat(line))
+        await shown_at_the_desk(line)  # it waits in line, to be woken by push
     assert await asyncio.wait_for(second, 5)
     while not line.tended:
         await asyncio.sleep(0.01)
@@ -145,8 +146,24 @@ def renewing(held: Hold) -> tuple[list[str], list[str | int | float]]:
     return names, [5_000, *held.leases]
 
 
-async def took_a_seat(line: Line, patient: QueueClass) -> bool:
-    async with line.seat("m", patient):
+async def shown_at_the_desk(line: Line) -> None:
+    """Two wait; one of them is sent away; the line is paused and opened again."""
+    third = asyncio.create_task(took_a_seat(line))
+    while len(found := await line.waiting("m")) < 2:
+        await asyncio.sleep(0.01)  # until both wait
+    while line.loads["m"].waiting < 2:
+        await asyncio.sleep(0.01)  # until the tender has looked who was forgotten
+    assert (await line.look("m")).waiting == 2
+    assert await line.whose(found[-1].ticket) == found[-1]
+    assert await line.cancel(found[-1].ticket) == ("m", "", "")
+    with pytest.raises(QueueCancelled):
+        await asyncio.wait_for(third, 5)
+    assert await line.set_mode("m", "paused") == "open"
+    assert await line.set_mode("m", "open") == "paused"
+
+
+async def took_a_seat(line: Line) -> bool:
+    async with line.seat("m", Asks(PATIENT)):
         return True
 
 
@@ -170,7 +187,9 @@ async def test_what_is_published_anywhere_is_heard(any_store: Store) -> None:
     await asyncio.sleep(0.3)  # until they listen
     for model in ("a", "b", "c"):
         await registry.beat(any_store, model, "r", 0, Address("h", 1, "k"))
-        await any_store.run("line_enter", keys.line(model), [with_seat, 10, 0, ""])
+        whose: list[str | int | float] = ["t", "k", 1, 1, 0, 0]
+        times: list[str | int | float] = [0, 10**7, 10**7, "", 0, rules_of([PATIENT])]
+        await any_store.run("line_enter", keys.line(model), [with_seat, 0, *whose, *times])
         await registry.beat(any_store, model, "r", 1, Address("h", 1, "k"))
     heard = await asyncio.wait_for(asyncio.gather(*listening), 5)
     assert all(message.startswith(with_seat) for message in heard)

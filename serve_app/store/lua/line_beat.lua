@@ -27,18 +27,19 @@ Twin     serve_app/queueing/order.py
 ]]
 --@include line
 --@include flows
---@include moves
+--@include ticket
+--@include charge
 --@include waiting
 --@include seats
 --@include next
 --@include reap
-local k = opened(KEYS)
+local k = opened()
 local replica = ARGV[1]
-redis.call("ZADD", k.beats_key, k.now_ms, "r:" .. replica)
+redis.call("ZADD", k.beats, k.now_ms, "r:" .. replica)
 tidy(k)
-redis.call("HSET", k.replicas_key, replica, ARGV[3])
-redis.call("HSET", k.capacity_key, replica, ARGV[2])
-placed(k, replica, redis.call("HINCRBY", k.lent_key, replica, 0))
+redis.call("HSET", k.replicas, replica, ARGV[3])
+redis.call("HSET", k.capacity, replica, ARGV[2])
+placed(k, replica, redis.call("HINCRBY", k.lent, replica, 0))
 seat_next(k)
 closed(k)
-return {tonumber(redis.call("HGET", k.lent_key, replica)), redis.call("ZCARD", k.ages_key)}
+return {tonumber(redis.call("HGET", k.lent, replica)), redis.call("ZCARD", k.ages)}

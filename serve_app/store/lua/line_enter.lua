@@ -1,5 +1,5 @@
 --[[
-Seat a request at once, or give it a place in line, or turn it away. One atomic step.
+Seat a request, or give it a place in line, or turn it away. One atomic step.
 
 KEYS[1]  replicas      hash: replica -> how to reach it
 KEYS[2]  capacity      hash: replica -> seats it offers
@@ -29,7 +29,8 @@ ARGV[9]  arrived_us    when it first came, us; 0 for now, else no bound turns it
 ARGV[10] patience_us   how long it may wait in all, us; the shorter, the earlier its turn
 ARGV[11] left_us       of that, how long from now on
 ARGV[12] avoid         replica that just failed this request; empty for none
-ARGV[13] rules         of the classes: JSON, [ceiling, promote_us, max_tickets, max_bytes] of each
+ARGV[13] first_try     1 if its client says that it was not told to come again
+ARGV[14] rules         of the classes: JSON, [ceiling, promote_us, max_tickets, max_bytes] of each
 
 Returns  {"seated", rank, replica, info, arrived_us}
          {"waiting", waiting, replicas, arrived_us}   waiting: of its class
@@ -41,60 +42,25 @@ Twin     serve_app/queueing/order.py
 ]]
 --@include line
 --@include flows
---@include moves
+--@include ticket
+--@include charge
 --@include waiting
 --@include seats
 --@include next
 --@include reap
 --@include drain
 --@include promises
-local k = opened(KEYS)
-set_rules(k, ARGV[13])
+--@include refusal
+--@include entering
+local k = opened()
+set_rules(k, ARGV[14])
 local first_time = ARGV[9] == "0"
 local ticket = {name = ARGV[1], class = tonumber(ARGV[2]), tenant = ARGV[3], caller = ARGV[4],
                 weight = tonumber(ARGV[5]), caller_weight = tonumber(ARGV[6]),
                 cost = tonumber(ARGV[7]), bytes = tonumber(ARGV[8]),
                 arrived_us = first_time and k.now_us or tonumber(ARGV[9]), replica = "", rank = 0,
-                seated_us = 0, charged = 0, caller_charged = 0}
+                seated_us = 0, charged = 0, caller_charged = 0,
+                first_try = ARGV[13] == "1"}
 ticket.due_us = ticket.arrived_us + tonumber(ARGV[10])
 ticket.deadline_us = k.now_us + tonumber(ARGV[11])
-redis.call("ZADD", k.beats_key, k.now_ms, "g:" .. channel_of(ticket.name))
-tidy(k)
-
-local function told(mine)
-  closed(k)
-  local arrived_us = string.format("%.0f", mine.arrived_us)
-  if mine.replica == "" then
-    return {"waiting", k.tally.each[mine.class + 1].waiting, redis.call("HLEN", k.replicas_key),
-            arrived_us}
-  end
-  local info = redis.call("HGET", k.replicas_key, mine.replica)
-  return {"seated", mine.rank, mine.replica, info, arrived_us}
-end
-
-local known = ticket_of(k, ticket.name)
-if known then
-  return told(known)
-elseif k.tally.mode == "draining" and first_time then
-  closed(k)
-  return {"draining"}
-end
-local replica, share = roomiest(k, ARGV[12])
-local rank = first_turn(k)
-if replica and (not rank or rank > ticket.class) and may_sit(k, share, ticket.class) then
-  local _, caller = flows_of(k, ticket)
-  fulfil(k, ticket, caller)
-  sit(k, ticket, replica, ticket.class)
-  return told(ticket)
-end
-if first_time then
-  local said, wait, after = refusal(k, ticket)
-  if said then
-    closed(k)
-    return {said, k.tally.each[ticket.class + 1].waiting, redis.call("HLEN", k.replicas_key),
-            string.format("%.3f", wait), string.format("%.3f", after), k.tally.mode}
-  end
-end
-push(k, ticket)
-seat_next(k)
-return told(ticket_of(k, ticket.name))
+return entered(k, ticket, ARGV[12], first_time)

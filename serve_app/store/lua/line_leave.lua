@@ -26,12 +26,13 @@ Twin     serve_app/queueing/order.py
 ]]
 --@include line
 --@include flows
---@include moves
+--@include ticket
+--@include charge
 --@include waiting
 --@include seats
 --@include next
 --@include reap
-local k = opened(KEYS)
+local k = opened()
 tidy(k)
 local said, ticket = "gone", ticket_of(k, ARGV[1])
 if ticket then

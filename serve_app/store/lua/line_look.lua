@@ -1,5 +1,6 @@
 --[[
-Tell a gateway which of its tickets sit, so that a lost message costs a moment only. Reads.
+Tell a gateway which of its tickets sit, so that a lost message costs a moment only. One atomic step;
+it changes nothing.
 
 KEYS[1]  replicas      hash: replica -> how to reach it
 KEYS[2]  capacity      hash: replica -> seats it offers
@@ -22,19 +23,19 @@ ARGV[2]  after         the last ticket that was told; empty for the first
 ARGV[3]  size          tickets at most
 
 Returns  {ticket, replica, rank, info, ticket, ...}
-Clock    none
-Twin     none
+Clock    the store's TIME
+Twin     none: it changes nothing
 ]]
 --@include line
 --@include flows
---@include moves
-local k, told = opened(KEYS), {}
+--@include ticket
+local k, told = opened(), {}
 local prefix = "g:" .. ARGV[1] .. "|s|"
-local held = redis.call("ZRANGE", k.held_key, "(" .. prefix .. ARGV[2], "(" .. prefix .. "~",
+local held = redis.call("ZRANGE", k.held, "(" .. prefix .. ARGV[2], "(" .. prefix .. "~",
                         "BYLEX", "LIMIT", 0, ARGV[3])
 for _, one in ipairs(held) do
   local ticket = ticket_of(k, string.sub(one, #prefix + 1))
-  local info = redis.call("HGET", k.replicas_key, ticket.replica) or ""
+  local info = redis.call("HGET", k.replicas, ticket.replica) or ""
   for _, value in ipairs({ticket.name, ticket.replica, ticket.rank, info}) do
     told[#told + 1] = value
   end

@@ -1,5 +1,6 @@
 --[[
-Tell which tickets of a class wait longest. Reads.
+Tell which tickets of a class wait longest. One atomic step;
+it changes nothing.
 
 KEYS[1]  replicas      hash: replica -> how to reach it
 KEYS[2]  capacity      hash: replica -> seats it offers
@@ -22,17 +23,17 @@ ARGV[2]  size          tickets at most
 ARGV[3]  ticket        only this one; empty for all
 
 Returns  {{ticket, class, tenant, caller, arrived_us, deadline_us, cost, bytes}, ...}   us as text
-Clock    none
-Twin     none
+Clock    the store's TIME
+Twin     none: it changes nothing
 ]]
 --@include line
 --@include flows
---@include moves
-local k, told = opened(KEYS), {}
+--@include ticket
+local k, told = opened(), {}
 local low = tonumber(ARGV[1]) * BY_CLASS
 local names = {ARGV[3]}
 if ARGV[3] == "" then
-  names = redis.call("ZRANGE", k.ages_key, string.format("%.0f", low),
+  names = redis.call("ZRANGE", k.ages, string.format("%.0f", low),
                      string.format("%.0f", low + BY_CLASS - 1), "BYSCORE", "LIMIT", 0, ARGV[2])
 end
 for _, name in ipairs(names) do

@@ -25,12 +25,13 @@ Twin     serve_app/queueing/order.py
 ]]
 --@include line
 --@include flows
---@include moves
+--@include ticket
+--@include charge
 --@include waiting
 --@include seats
 --@include next
 --@include reap
-local k = opened(KEYS)
+local k = opened()
 tidy(k)
 emptied(k, "g:" .. ARGV[1], -1)
 seat_next(k)

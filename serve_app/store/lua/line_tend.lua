@@ -28,17 +28,18 @@ Twin     serve_app/queueing/order.py
 ]]
 --@include line
 --@include flows
---@include moves
+--@include ticket
+--@include charge
 --@include waiting
 --@include seats
 --@include next
 --@include reap
 --@include drain
-local k = opened(KEYS)
+local k = opened()
 set_rules(k, ARGV[2])
 local new = 0
 if ARGV[1] ~= "" then
-  new = redis.call("ZADD", k.beats_key, k.now_ms, "g:" .. ARGV[1])
+  new = redis.call("ZADD", k.beats, k.now_ms, "g:" .. ARGV[1])
 end
 tidy(k)
 forget_idle(k)
@@ -47,16 +48,16 @@ closed(k)
 
 local function oldest_ms(class)
   local low, high = class * BY_CLASS, (class + 1) * BY_CLASS - 1
-  local found = redis.call("ZRANGE", k.ages_key, string.format("%.0f", low),
+  local found = redis.call("ZRANGE", k.ages, string.format("%.0f", low),
                            string.format("%.0f", high), "BYSCORE", "LIMIT", 0, 1, "WITHSCORES")
   return found[2] and k.now_ms - (tonumber(found[2]) - low) or 0
 end
 
 local seats = 0
-for _, offered in ipairs(redis.call("HVALS", k.capacity_key)) do
+for _, offered in ipairs(redis.call("HVALS", k.capacity)) do
   seats = seats + tonumber(offered)
 end
-local replicas, beats = redis.call("HLEN", k.replicas_key), redis.call("ZCARD", k.beats_key)
+local replicas, beats = redis.call("HLEN", k.replicas), redis.call("ZCARD", k.beats)
 local told = {k.tally.mode, k.tally.lent, replicas, seats, math.max(beats - replicas, 0), new,
               string.format("%.6f", freed_per_ms(k) * 1000)}
 for at, one in ipairs(k.tally.each) do

@@ -1,6 +1,5 @@
 -- Twin: serve_app/queueing/flows.py. Needs line.lua. What a flow is made of, by place:
-local COUNTER, WEIGHT, WAITING, SINCE, LIFTED, VIRTUAL, PROMISED, FROM, UNTIL, AT =
-  1, 2, 3, 4, 5, 6, 7, 8, 9, 10
+local COUNTER, WEIGHT, WAITING, SINCE, LIFTED, VIRTUAL, PROMISED, AT = 1, 2, 3, 4, 5, 6, 7, 8
 local UNITS_PER_TOKEN, TOP_COUNTER = 100, 9e15
 
 local function units(tokens, weight)
@@ -16,7 +15,7 @@ end
 local function flow_of(k, name)
   local flow = k.used[name]
   if not flow then
-    local text = redis.call("HGET", k.flows_key, name)
+    local text = redis.call("HGET", k.flows, name)
     flow = text and cmsgpack.unpack(text)
     k.used[name] = flow or nil
   end
@@ -24,9 +23,9 @@ local function flow_of(k, name)
 end
 
 local function flow_made(k, name)
-  local flow = flow_of(k, name) or {0, 1, 0, 0, 0, 0, 0, 0, 0, ""}
+  local flow = flow_of(k, name) or {0, 1, 0, 0, 0, 0, "", ""}
   k.used[name] = flow
-  redis.call("ZADD", k.seen_key, k.now_ms, name)
+  redis.call("ZADD", k.seen, k.now_ms, name)
   return flow
 end
 
@@ -35,8 +34,8 @@ local function caller_placed(k, ticket, caller)
   local at = caller[WAITING] > 0
     and flow_name(ticket.class, ticket.tenant, wide(caller[COUNTER]), ticket.caller) or ""
   if at ~= caller[AT] then
-    if caller[AT] ~= "" then redis.call("ZREM", k.callers_key, caller[AT]) end
-    if at ~= "" then redis.call("ZADD", k.callers_key, 0, at) end
+    if caller[AT] ~= "" then redis.call("ZREM", k.callers, caller[AT]) end
+    if at ~= "" then redis.call("ZADD", k.callers, 0, at) end
     caller[AT] = at
   end
 end
@@ -51,14 +50,14 @@ local function turn(k, name, flow)
                        wide(lifted and flow[SINCE] or flow[COUNTER]), name)
   end
   if at ~= flow[AT] then
-    if flow[AT] ~= "" then redis.call("ZREM", k.turns_key, flow[AT]) end
-    if at ~= "" then redis.call("ZADD", k.turns_key, 0, at) end
+    if flow[AT] ~= "" then redis.call("ZREM", k.turns, flow[AT]) end
+    if at ~= "" then redis.call("ZADD", k.turns, 0, at) end
     flow[AT] = at
   end
   if at ~= "" and rank > 0 then
     local due_us = flow[SINCE] + (flow[LIFTED] + 1) * k.tally.rules[class + 1][2]
-    redis.call("ZADD", k.lifts_key, wide(due_us), name)
+    redis.call("ZADD", k.lifts, wide(due_us), name)
   elseif class > 0 then
-    redis.call("ZREM", k.lifts_key, name)
+    redis.call("ZREM", k.lifts, name)
   end
 end

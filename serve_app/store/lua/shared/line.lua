@@ -14,16 +14,15 @@ local function rolled(window, number)
 end
 
 -- The line that KEYS name, at the store's time; without rules nobody is seated yet.
-local function opened(keys)
-  local time, names = redis.call("TIME"), {"replicas", "capacity", "lent", "room", "beats",
-    "tickets", "held", "ages", "line", "callers", "turns", "lifts", "flows", "seen", "promised",
-    "tally"}
-  local k = {now_us = time[1] * 1000000 + time[2], used = {}}
+local function opened()
+  local time = redis.call("TIME")
+  local k = {replicas = KEYS[1], capacity = KEYS[2], lent = KEYS[3], room = KEYS[4],
+             beats = KEYS[5], tickets = KEYS[6], held = KEYS[7], ages = KEYS[8], line = KEYS[9],
+             callers = KEYS[10], turns = KEYS[11], lifts = KEYS[12], flows = KEYS[13],
+             seen = KEYS[14], promised = KEYS[15], counts = KEYS[16], used = {},
+             now_us = time[1] * 1000000 + time[2]}
   k.now_ms = math.floor(k.now_us / 1000)
-  for at, name in ipairs(names) do
-    k[name .. "_key"] = keys[at]
-  end
-  local text = redis.call("GET", k.tally_key)
+  local text = redis.call("GET", k.counts)
   k.tally = text and cmsgpack.unpack(text) or {mode = "open", rules = {}, lent = 0, each = {},
                                                ended = {0, 0, 0}, lent_ms = {0, 0, 0}}
   local number = math.floor(k.now_ms / WINDOW_MS)
@@ -52,7 +51,7 @@ end
 
 local function closed(k)
   for name, flow in pairs(k.used) do
-    redis.call("HSET", k.flows_key, name, cmsgpack.pack(flow))
+    redis.call("HSET", k.flows, name, cmsgpack.pack(flow))
   end
-  redis.call("SET", k.tally_key, cmsgpack.pack(k.tally))
+  redis.call("SET", k.counts, cmsgpack.pack(k.tally))
 end

@@ -4,27 +4,27 @@ local AT_ONCE, REAPED_AT_ONCE = 64, 256 -- what one step does at most; the next 
 
 -- Takes away what `owner` (r:replica or g:channel) holds; whether that was all.
 local function emptied(k, owner, cost)
-  local held = redis.call("ZRANGE", k.held_key, "[" .. owner .. "|", "(" .. owner .. "|~", "BYLEX",
+  local held = redis.call("ZRANGE", k.held, "[" .. owner .. "|", "(" .. owner .. "|~", "BYLEX",
                           "LIMIT", 0, REAPED_AT_ONCE)
   for _, one in ipairs(held) do
     forget(k, ticket_of(k, string.match(one, "|([^|]*)$")), cost)
   end
-  redis.call(#held < REAPED_AT_ONCE and "ZREM" or "ZADD", k.beats_key,
+  redis.call(#held < REAPED_AT_ONCE and "ZREM" or "ZADD", k.beats,
              unpack(#held < REAPED_AT_ONCE and {owner} or {0, owner}))
   return #held < REAPED_AT_ONCE
 end
 
 local function withdraw(k, replica)
-  redis.call("HDEL", k.capacity_key, replica)
-  redis.call("ZREM", k.room_key, replica)
-  redis.call("HDEL", k.replicas_key, replica)
+  redis.call("HDEL", k.capacity, replica)
+  redis.call("ZREM", k.room, replica)
+  redis.call("HDEL", k.replicas, replica)
   if emptied(k, "r:" .. replica, 0) then
-    redis.call("HDEL", k.lent_key, replica)
+    redis.call("HDEL", k.lent, replica)
   end
 end
 
 local function tidy(k)
-  local silent = redis.call("ZRANGE", k.beats_key, "-inf", k.now_ms - REPLICA_SILENT_MS, "BYSCORE",
+  local silent = redis.call("ZRANGE", k.beats, "-inf", k.now_ms - REPLICA_SILENT_MS, "BYSCORE",
                             "LIMIT", 0, AT_ONCE, "WITHSCORES")
   for i = 1, #silent, 2 do
     if string.sub(silent[i], 1, 2) == "r:" then
@@ -34,7 +34,7 @@ local function tidy(k)
     end
   end
   for _ = 1, AT_ONCE do
-    local due = redis.call("ZRANGE", k.lifts_key, "-inf", wide(k.now_us), "BYSCORE", "LIMIT", 0, 1)
+    local due = redis.call("ZRANGE", k.lifts, "-inf", wide(k.now_us), "BYSCORE", "LIMIT", 0, 1)
     if not due[1] then
       return
     end
@@ -46,15 +46,15 @@ end
 
 -- Forgets flows that nobody has used for long, with their debts.
 local function forget_idle(k)
-  local idle = redis.call("ZRANGE", k.seen_key, "-inf", k.now_ms - IDLE_MS, "BYSCORE",
+  local idle = redis.call("ZRANGE", k.seen, "-inf", k.now_ms - IDLE_MS, "BYSCORE",
                           "LIMIT", 0, AT_ONCE)
   for _, name in ipairs(idle) do
     if flow_of(k, name)[WAITING] > 0 then
-      redis.call("ZADD", k.seen_key, k.now_ms, name)
+      redis.call("ZADD", k.seen, k.now_ms, name)
     else
       k.used[name] = nil
-      redis.call("ZREM", k.seen_key, name)
-      redis.call("HDEL", k.flows_key, name)
+      redis.call("ZREM", k.seen, name)
+      redis.call("HDEL", k.flows, name)
     end
   end
 end

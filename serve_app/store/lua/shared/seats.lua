@@ -1,10 +1,10 @@
 -- Twin: serve_app/queueing/moves.py. Needs waiting.lua. Onto a seat, and up from it.
 local function placed(k, replica, lent)
-  local seats = tonumber(redis.call("HGET", k.capacity_key, replica) or 0)
+  local seats = tonumber(redis.call("HGET", k.capacity, replica) or 0)
   if seats > 0 then
-    redis.call("ZADD", k.room_key, math.floor(lent * MILLION / seats), replica)
+    redis.call("ZADD", k.room, math.floor(lent * MILLION / seats), replica)
   else
-    redis.call("ZREM", k.room_key, replica)
+    redis.call("ZREM", k.room, replica)
   end
 end
 
@@ -23,10 +23,10 @@ local function sit(k, ticket, replica, rank)
   flow[SINCE], flow[LIFTED] = k.now_us, 0
   charge(k, ticket, ticket.charged, ticket.caller_charged)
   keep(k, ticket)
-  redis.call("ZADD", k.held_key, 0, held_by(ticket, "s"), 0, "r:" .. replica .. "|" .. ticket.name)
+  redis.call("ZADD", k.held, 0, held_by(ticket, "s"), 0, "r:" .. replica .. "|" .. ticket.name)
   tally.running, k.tally.lent = tally.running + 1, k.tally.lent + 1
   tally.taken[1] = tally.taken[1] + 1
-  placed(k, replica, redis.call("HINCRBY", k.lent_key, replica, 1))
+  placed(k, replica, redis.call("HINCRBY", k.lent, replica, 1))
 end
 
 local function stand_up(k, ticket)
@@ -34,8 +34,8 @@ local function stand_up(k, ticket)
   tally.running, now.lent = tally.running - 1, now.lent - 1
   now.ended[1] = now.ended[1] + 1
   now.lent_ms[1] = now.lent_ms[1] + math.floor((k.now_us - ticket.seated_us) / 1000)
-  redis.call("ZREM", k.held_key, held_by(ticket, "s"), "r:" .. ticket.replica .. "|" .. ticket.name)
-  placed(k, ticket.replica, redis.call("HINCRBY", k.lent_key, ticket.replica, -1))
+  redis.call("ZREM", k.held, held_by(ticket, "s"), "r:" .. ticket.replica .. "|" .. ticket.name)
+  placed(k, ticket.replica, redis.call("HINCRBY", k.lent, ticket.replica, -1))
 end
 
 -- Takes a ticket away, wherever it is; of a seat, corrects what was charged to `cost` >= 0.
@@ -49,5 +49,5 @@ local function forget(k, ticket, cost)
              units(cost, ticket.caller_weight) - ticket.caller_charged)
     end
   end
-  redis.call("HDEL", k.tickets_key, ticket.name)
+  redis.call("HDEL", k.tickets, ticket.name)
 end

@@ -1,0 +1,48 @@
+-- Twin: serve_app/queueing/order.py. Needs reap.lua and promises.lua. What a newcomer is told.
+local function told(k, ticket)
+  closed(k)
+  local arrived_us = string.format("%.0f", ticket.arrived_us)
+  local replicas = redis.call("HLEN", k.replicas)
+  if ticket.replica == "" then
+    return {"waiting", k.tally.each[ticket.class + 1].waiting, replicas, arrived_us}
+  end
+  local info = redis.call("HGET", k.replicas, ticket.replica)
+  return {"seated", ticket.rank, ticket.replica, info, arrived_us}
+end
+
+-- Seats a newcomer at once if nobody is before it; whether it did.
+local function seated_at_once(k, ticket, avoid)
+  local replica, rank = roomiest(k, ticket.class, avoid), first_turn(k)
+  if not replica or (rank and rank <= ticket.class) then
+    return false
+  end
+  local _, caller = flows_of(k, ticket)
+  fulfil(k, ticket, caller)
+  sit(k, ticket, replica, ticket.class)
+  return true
+end
+
+local function entered(k, ticket, avoid, first_time)
+  redis.call("ZADD", k.beats, k.now_ms, "g:" .. channel_of(ticket.name))
+  tidy(k)
+  local known = ticket_of(k, ticket.name)
+  if known then
+    return told(k, known)
+  elseif k.tally.mode == "draining" and first_time then
+    closed(k)
+    return {"draining"}
+  elseif seated_at_once(k, ticket, avoid) then
+    return told(k, ticket)
+  end
+  if first_time then
+    local said, wait, after = refusal(k, ticket)
+    if said then
+      closed(k)
+      return {said, k.tally.each[ticket.class + 1].waiting, redis.call("HLEN", k.replicas),
+              string.format("%.3f", wait), string.format("%.3f", after), k.tally.mode}
+    end
+  end
+  push(k, ticket)
+  seat_next(k)
+  return told(k, ticket_of(k, ticket.name))
+end

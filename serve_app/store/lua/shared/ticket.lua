@@ -1,0 +1,42 @@
+-- Twin: serve_app/queueing/moves.py. Needs flows.lua. What a ticket is made of:
+local TICKET = {"class", "tenant", "caller", "cost", "bytes", "arrived_us", "due_us",
+                "deadline_us", "weight", "caller_weight", "replica", "rank", "seated_us", "charged",
+                "caller_charged"}
+
+local function ticket_of(k, name)
+  local text = redis.call("HGET", k.tickets, name)
+  if not text then
+    return nil
+  end
+  local ticket = {name = name}
+  for at, value in ipairs(cmsgpack.unpack(text)) do
+    ticket[TICKET[at]] = value
+  end
+  return ticket
+end
+
+local function keep(k, ticket)
+  local values = {}
+  for at, name in ipairs(TICKET) do
+    values[at] = ticket[name]
+  end
+  redis.call("HSET", k.tickets, ticket.name, cmsgpack.pack(values))
+end
+
+local function names_of(ticket)
+  local name = flow_name(ticket.class, ticket.tenant)
+  return name, name .. "|" .. ticket.caller
+end
+
+local function channel_of(ticket)
+  return string.match(ticket, "^(.*)/")
+end
+
+-- Where a ticket stands among what its gateway holds; its kind is w if it waits, s if it sits.
+local function held_by(ticket, kind)
+  return table.concat({"g:" .. channel_of(ticket.name), kind, ticket.name}, "|")
+end
+
+local function place_in_line(ticket, name)
+  return table.concat({name, wide(ticket.due_us), wide(ticket.arrived_us), ticket.name}, "|")
+end
