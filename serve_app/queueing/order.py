@@ -57,7 +57,7 @@ def enter(
     """
     now_ms = now_us // 1_000
     state.beats.put("g:" + channel_of(name), now_ms)
-    tidy(state, now_us)
+    roll(state, now_ms)
     if name in state.tickets:
         return Told("seated" if state.tickets[name].replica else "waiting")
     if state.mode == "draining" and not again:
@@ -72,8 +72,7 @@ def enter(
     if not again and (told := refusal(state, name, ticket, now_ms)):
         return told
     push(state, name, ticket, now_us)
-    seat_next(state, now_us)
-    return Told("seated" if ticket.replica else "waiting")
+    return Told("waiting")
 
 
 def leave(state: LineState, name: str, cost: int, *, now_us: int) -> str:
@@ -81,7 +80,7 @@ def leave(state: LineState, name: str, cost: int, *, now_us: int) -> str:
 
     ``cost`` is what the request really cost, tokens; below 0: as expected.
     """
-    tidy(state, now_us)
+    roll(state, now_us // 1_000)
     ticket = state.tickets.get(name)
     if ticket is None:
         return "gone"

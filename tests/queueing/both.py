@@ -153,16 +153,14 @@ def unpacked(client: Any, name: str) -> dict[str, list[Any]]:
 def stored(client: Any, names: dict[str, str]) -> dict[str, Any]:
     """What the store holds, in plain words."""
     raw = client.execute_command("GET", names["tally"], NEVER_DECODE=True)
-    tally = msgspec.msgpack.decode(raw) if raw else {"each": [], "mode": "open", "lent": 0}
+    mode, lent, number, *figures = msgspec.msgpack.decode(raw)
+    each = [figures[at : at + 12] for at in range(4, len(figures), 12)]
     return {
-        "mode": tally["mode"],
-        "lent": tally["lent"],
-        "ended": tally.get("ended"),
-        "lent_ms": tally.get("lent_ms"),
-        "tallies": [
-            [one[part] for part in ("virtual", "waiting", "bytes", "running", "flows", "taken")]
-            for one in tally["each"]
-        ],
+        "mode": mode,
+        "lent": lent,
+        "ended": [*figures[:2], number],
+        "lent_ms": [*figures[2:4], number],
+        "tallies": [[*one[4:9], [*one[9:11], number], one[11]] for one in each],
         "tickets": unpacked(client, names["tickets"]),
         "flows": {name: one[:7] for name, one in unpacked(client, names["flows"]).items()},
         "seen": members(client, names["seen"]),
@@ -203,7 +201,9 @@ def of_twin(state: LineState) -> dict[str, Any]:
         "ended": window(state.ended),
         "lent_ms": window(state.lent_ms),
         "tallies": [
-            [t.virtual, t.waiting, t.body_bytes, t.running, t.flows, window(t.taken)]
+            [t.virtual, t.waiting, t.body_bytes, t.running, t.flows, window(t.taken),
+                len(t.promised),
+            ]
             for t in state.tallies
         ],
         "tickets": {name: ticket_values(one) for name, one in state.tickets.items()},

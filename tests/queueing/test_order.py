@@ -294,6 +294,7 @@ def test_who_is_not_served_is_lifted() -> None:
         for _ in range(3):
             house.ask("a", 10, class_=0)
         house.now_us += 99_000
+        order.tend(house.state, "g", now_us=house.now_us)
         house.give_back()
         waited_ms += 100
         assert waited_ms <= 4_300

@@ -26,6 +26,7 @@ Clock    the store's TIME
 Twin     serve_app/queueing/order.py
 ]]
 --@include line
+--@include close
 --@include flows
 --@include ticket
 --@include charge
@@ -39,7 +40,8 @@ redis.call("ZADD", k.beats, k.now_ms, "r:" .. replica)
 tidy(k)
 redis.call("HSET", k.replicas, replica, ARGV[3])
 redis.call("HSET", k.capacity, replica, ARGV[2])
-placed(k, replica, redis.call("HINCRBY", k.lent, replica, 0))
+seats_of(k, replica)[1] = tonumber(ARGV[2])
+lend(k, replica, 0)
 seat_next(k)
 closed(k)
-return {tonumber(redis.call("HGET", k.lent, replica)), redis.call("ZCARD", k.ages)}
+return {seats_of(k, replica)[2], redis.call("ZCARD", k.ages)}

@@ -30,7 +30,7 @@ ARGV[10] patience_us   how long it may wait in all, us; the shorter, the earlier
 ARGV[11] left_us       of that, how long from now on
 ARGV[12] avoid         replica that just failed this request; empty for none
 ARGV[13] first_try     1 if its client says that it was not told to come again
-ARGV[14] rules         of the classes: JSON, [ceiling, promote_us, max_tickets, max_bytes] of each
+ARGV[14] rules         as line_tend takes them, for a line that has none
 
 Returns  {"seated", rank, replica, info, arrived_us}
          {"waiting", waiting, replicas, arrived_us}   waiting: of its class
@@ -41,19 +41,21 @@ Clock    the store's TIME
 Twin     serve_app/queueing/order.py
 ]]
 --@include line
+--@include close
 --@include flows
 --@include ticket
 --@include charge
 --@include waiting
 --@include seats
 --@include next
---@include reap
 --@include drain
 --@include promises
 --@include refusal
 --@include entering
 local k = opened()
-set_rules(k, ARGV[14])
+if classes(k) == 0 then
+  set_rules(k, ARGV[14])
+end
 local first_time = ARGV[9] == "0"
 local ticket = {name = ARGV[1], class = tonumber(ARGV[2]), tenant = ARGV[3], caller = ARGV[4],
                 weight = tonumber(ARGV[5]), caller_weight = tonumber(ARGV[6]),

@@ -25,15 +25,14 @@ Clock    the store's TIME
 Twin     serve_app/queueing/order.py
 ]]
 --@include line
+--@include close
 --@include flows
 --@include ticket
 --@include charge
 --@include waiting
 --@include seats
 --@include next
---@include reap
 local k = opened()
-tidy(k)
 local said, ticket = "gone", ticket_of(k, ARGV[1])
 if ticket then
   said = ticket.replica == "" and "line" or "seat"

@@ -24,6 +24,7 @@ Clock    the store's TIME
 Twin     serve_app/queueing/order.py
 ]]
 --@include line
+--@include close
 --@include flows
 --@include ticket
 --@include charge
@@ -33,8 +34,8 @@ Twin     serve_app/queueing/order.py
 --@include reap
 local k = opened()
 tidy(k)
-local before = k.tally.mode
-k.tally.mode = ARGV[1]
+local before = k.tally[MODE]
+k.tally[MODE] = ARGV[1]
 seat_next(k)
 closed(k)
 return before

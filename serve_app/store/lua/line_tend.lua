@@ -27,6 +27,7 @@ Clock    the store's TIME
 Twin     serve_app/queueing/order.py
 ]]
 --@include line
+--@include close
 --@include flows
 --@include ticket
 --@include charge
@@ -58,11 +59,11 @@ for _, offered in ipairs(redis.call("HVALS", k.capacity)) do
   seats = seats + tonumber(offered)
 end
 local replicas, beats = redis.call("HLEN", k.replicas), redis.call("ZCARD", k.beats)
-local told = {k.tally.mode, k.tally.lent, replicas, seats, math.max(beats - replicas, 0), new,
+local told = {k.tally[MODE], k.tally[LENT], replicas, seats, math.max(beats - replicas, 0), new,
               string.format("%.6f", freed_per_ms(k) * 1000)}
-for at, one in ipairs(k.tally.each) do
-  local wait = wait_ms(k, at - 1, nil, 0)
-  told[#told + 1] = {one.waiting, one.bytes, one.running, oldest_ms(at - 1),
-                     string.format("%.3f", wait)}
+for class = 0, classes(k) - 1 do
+  local at = of(class)
+  told[#told + 1] = {k.tally[at + TICKETS], k.tally[at + BYTES], k.tally[at + RUNNING],
+                     oldest_ms(class), string.format("%.3f", wait_ms(k, class, nil, 0))}
 end
 return told

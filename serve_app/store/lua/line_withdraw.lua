@@ -24,6 +24,7 @@ Clock    the store's TIME
 Twin     serve_app/queueing/order.py
 ]]
 --@include line
+--@include close
 --@include flows
 --@include ticket
 --@include charge

@@ -1,10 +1,10 @@
--- Twin: serve_app/queueing/order.py. Needs reap.lua and promises.lua. What a newcomer is told.
+-- Twin: serve_app/queueing/order.py. Needs next.lua and refusal.lua. What a newcomer is told.
 local function told(k, ticket)
   closed(k)
   local arrived_us = string.format("%.0f", ticket.arrived_us)
   local replicas = redis.call("HLEN", k.replicas)
   if ticket.replica == "" then
-    return {"waiting", k.tally.each[ticket.class + 1].waiting, replicas, arrived_us}
+    return {"waiting", k.tally[of(ticket.class) + TICKETS], replicas, arrived_us}
   end
   local info = redis.call("HGET", k.replicas, ticket.replica)
   return {"seated", ticket.rank, ticket.replica, info, arrived_us}
@@ -24,11 +24,10 @@ end
 
 local function entered(k, ticket, avoid, first_time)
   redis.call("ZADD", k.beats, k.now_ms, "g:" .. channel_of(ticket.name))
-  tidy(k)
   local known = ticket_of(k, ticket.name)
   if known then
     return told(k, known)
-  elseif k.tally.mode == "draining" and first_time then
+  elseif k.tally[MODE] == "draining" and first_time then
     closed(k)
     return {"draining"}
   elseif seated_at_once(k, ticket, avoid) then
@@ -38,11 +37,10 @@ local function entered(k, ticket, avoid, first_time)
     local said, wait, after = refusal(k, ticket)
     if said then
       closed(k)
-      return {said, k.tally.each[ticket.class + 1].waiting, redis.call("HLEN", k.replicas),
-              string.format("%.3f", wait), string.format("%.3f", after), k.tally.mode}
+      return {said, k.tally[of(ticket.class) + TICKETS], redis.call("HLEN", k.replicas),
+              string.format("%.3f", wait), string.format("%.3f", after), k.tally[MODE]}
     end
   end
   push(k, ticket)
-  seat_next(k)
-  return told(k, ticket_of(k, ticket.name))
+  return told(k, ticket)
 end

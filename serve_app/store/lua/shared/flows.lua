@@ -1,5 +1,6 @@
 -- Twin: serve_app/queueing/flows.py. Needs line.lua. What a flow is made of, by place:
-local COUNTER, WEIGHT, WAITING, SINCE, LIFTED, VIRTUAL, PROMISED, AT = 1, 2, 3, 4, 5, 6, 7, 8
+local COUNTER, WEIGHT, WAITING, SINCE, LIFTED, VIRTUAL, PROMISED, AT, DUE =
+  1, 2, 3, 4, 5, 6, 7, 8, 9
 local UNITS_PER_TOKEN, TOP_COUNTER = 100, 9e15
 
 local function units(tokens, weight)
@@ -11,22 +12,25 @@ local function flow_name(class, ...)
   return table.concat({string.format("%02d", class), ...}, "|")
 end
 
--- A flow that is known, nil if it is not; it is written when the step ends.
-local function flow_of(k, name)
-  local flow = k.used[name]
-  if not flow then
-    local text = redis.call("HGET", k.flows, name)
-    flow = text and cmsgpack.unpack(text)
-    k.used[name] = flow or nil
+-- Reads flows that a step will need, in one call.
+local function read(k, name, ...)
+  if k.used[name] and k.used[... or name] then
+    return
   end
-  return flow or nil
+  local texts = redis.call("HMGET", k.flows, name, ...)
+  for at, one in ipairs({name, ...}) do
+    if texts[at] and not k.used[one] then
+      k.used[one] = cmsgpack.unpack(texts[at])
+    end
+  end
 end
 
-local function flow_made(k, name)
-  local flow = flow_of(k, name) or {0, 1, 0, 0, 0, 0, "", ""}
-  k.used[name] = flow
-  redis.call("ZADD", k.seen, k.now_ms, name)
-  return flow
+-- Makes flows that were not known; both are used now.
+local function made(k, name, caller_name)
+  k.used[name] = k.used[name] or {0, 1, 0, 0, 0, 0, "", "", 0}
+  k.used[caller_name] = k.used[caller_name] or {0, 1, 0, 0, 0, 0, "", "", 0}
+  redis.call("ZADD", k.seen, k.now_ms, name, k.now_ms, caller_name)
+  return k.used[name], k.used[caller_name]
 end
 
 -- Gives a caller its place among those of its tenant that wait, or none.
@@ -54,10 +58,13 @@ local function turn(k, name, flow)
     if at ~= "" then redis.call("ZADD", k.turns, 0, at) end
     flow[AT] = at
   end
+  local due_us = 0
   if at ~= "" and rank > 0 then
-    local due_us = flow[SINCE] + (flow[LIFTED] + 1) * k.tally.rules[class + 1][2]
-    redis.call("ZADD", k.lifts, wide(due_us), name)
-  elseif class > 0 then
-    redis.call("ZREM", k.lifts, name)
+    due_us = flow[SINCE] + (flow[LIFTED] + 1) * k.tally[of(class) + PROMOTE]
+  end
+  if due_us ~= flow[DUE] then
+    redis.call(due_us > 0 and "ZADD" or "ZREM", k.lifts,
+               unpack(due_us > 0 and {wide(due_us), name} or {name}))
+    flow[DUE] = due_us
   end
 end

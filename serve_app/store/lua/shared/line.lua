@@ -1,16 +1,39 @@
--- Twin: serve_app/queueing/state.py. `k` is one model's line: its keys, its tally, flows in use.
+-- Twin: serve_app/queueing/state.py. `k` is one model's line: its keys, its tally, what is in use.
 local MILLION, WINDOW_MS, GRACE_MS, RETRY_MAX_MS = 1000000, 20000, 5000, 60000
 local BY_CLASS = 1e13 -- scores of one class are apart from those of the next
+-- The tally by place: of the whole line, then of each class.
+local MODE, LENT, WINDOW, ENDED, LENT_MS, HEAD = 1, 2, 3, 4, 6, 7
+local CEILING, PROMOTE, MAX_TICKETS, MAX_BYTES, TIME_OF, TICKETS, BYTES, RUNNING, FLOWS, TAKEN,
+  KEPT, WIDTH = 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 12
 
 local function wide(number) -- sixteen digits, so that text sorts as numbers do
   return string.format("%016.0f", number)
 end
 
-local function rolled(window, number)
-  if window[3] ~= number then
-    return {0, window[3] == number - 1 and window[1] or 0, number}
+-- Where in the tally the figures of a class stand.
+local function of(class)
+  return HEAD + class * WIDTH
+end
+
+local function classes(k)
+  return (#k.tally - HEAD) / WIDTH
+end
+
+-- Counts from now on in the window of the present time.
+local function rolled(tally, number)
+  local is_next = tally[WINDOW] == number - 1
+  local function roll(at)
+    tally[at], tally[at + 1] = 0, is_next and tally[at] or 0
   end
-  return window
+  if tally[WINDOW] ~= number then
+    tally[WINDOW] = number
+    roll(ENDED)
+    roll(LENT_MS)
+    for at = HEAD + TAKEN, #tally, WIDTH do
+      roll(at)
+    end
+  end
+  return tally
 end
 
 -- The line that KEYS name, at the store's time; without rules nobody is seated yet.
@@ -19,39 +42,11 @@ local function opened()
   local k = {replicas = KEYS[1], capacity = KEYS[2], lent = KEYS[3], room = KEYS[4],
              beats = KEYS[5], tickets = KEYS[6], held = KEYS[7], ages = KEYS[8], line = KEYS[9],
              callers = KEYS[10], turns = KEYS[11], lifts = KEYS[12], flows = KEYS[13],
-             seen = KEYS[14], promised = KEYS[15], counts = KEYS[16], used = {},
+             seen = KEYS[14], promised = KEYS[15], counts = KEYS[16], used = {}, seats = {},
              now_us = time[1] * 1000000 + time[2]}
   k.now_ms = math.floor(k.now_us / 1000)
   local text = redis.call("GET", k.counts)
-  k.tally = text and cmsgpack.unpack(text) or {mode = "open", rules = {}, lent = 0, each = {},
-                                               ended = {0, 0, 0}, lent_ms = {0, 0, 0}}
-  local number = math.floor(k.now_ms / WINDOW_MS)
-  k.tally.ended = rolled(k.tally.ended, number)
-  k.tally.lent_ms = rolled(k.tally.lent_ms, number)
-  for _, one in ipairs(k.tally.each) do
-    one.taken = rolled(one.taken, number)
-  end
+  k.tally = rolled(text and cmsgpack.unpack(text) or {"open", 0, 0, 0, 0, 0, 0},
+                   math.floor(k.now_ms / WINDOW_MS))
   return k
-end
-
--- Classes as the rules say; tickets of a class that is no longer there count as the last one's.
-local function set_rules(k, text)
-  if k.tally.text ~= text then
-    local rules = cjson.decode(text)
-    for at = #rules + 1, #k.tally.each do
-      rules[at] = rules[#rules]
-    end
-    k.tally.text, k.tally.rules = text, rules
-    for at = 1, #rules do
-      k.tally.each[at] = k.tally.each[at] or {virtual = 0, waiting = 0, bytes = 0, running = 0,
-                                              flows = 0, taken = {0, 0, 0}}
-    end
-  end
-end
-
-local function closed(k)
-  for name, flow in pairs(k.used) do
-    redis.call("HSET", k.flows, name, cmsgpack.pack(flow))
-  end
-  redis.call("SET", k.counts, cmsgpack.pack(k.tally))
 end

@@ -2,7 +2,7 @@
 local SEATED_AT_ONCE = 64 -- seats handed out by one step at most; the next one goes on
 
 local function may_sit(k, share, rank)
-  return k.tally.mode ~= "paused" and tonumber(share) < k.tally.rules[rank + 1][1]
+  return k.tally[MODE] ~= "paused" and tonumber(share) < k.tally[of(rank) + CEILING]
 end
 
 -- The emptiest replica that seats a rank now, another than `avoid` if there is one; nil if none.

@@ -18,14 +18,22 @@ local function promises_to(k, caller)
   return left, mine
 end
 
+local function unkept(k, class, ...)
+  local at = of(class) + KEPT
+  k.tally[at] = k.tally[at] - redis.call("ZREM", k.promised, ...)
+end
+
 -- Takes note that a caller came, perhaps as it was told.
 local function fulfil(k, ticket, caller)
+  if caller[PROMISED] == "" then
+    return
+  end
   local left, mine = promises_to(k, caller)
   if mine and not ticket.first_try then
     table.remove(left, mine)
     local low, high = promised(k, ticket.class, 0, BY_CLASS - 1)
     local first = redis.call("ZRANGE", k.promised, low, high, "BYSCORE", "LIMIT", 0, 1)[1]
-    if first then redis.call("ZREM", k.promised, first) end
+    if first then unkept(k, ticket.class, first) end
   end
   caller[PROMISED] = table.concat(left, " ")
 end
@@ -33,22 +41,24 @@ end
 -- How many places of a class are kept, also for who comes within the time of one seat; what was
 -- kept too long is forgotten.
 local function due(k, class)
+  if k.tally[of(class) + KEPT] == 0 then
+    return 0
+  end
   local low, high = promised(k, class, 0, k.now_ms - GRACE_MS)
   local stale = redis.call("ZRANGE", k.promised, low, high, "BYSCORE", "LIMIT", 0, PROMISED_AT_ONCE)
   if #stale > 0 then
-    redis.call("ZREM", k.promised, unpack(stale))
+    unkept(k, class, unpack(stale))
   end
-  local ended, lent_ms = k.tally.ended, k.tally.lent_ms
-  local soon_ms = math.floor((lent_ms[1] + lent_ms[2]) / math.max(ended[1] + ended[2], 1))
+  local soon_ms = math.floor(lately(k, LENT_MS) / math.max(lately(k, ENDED), 1))
   return redis.call("ZCOUNT", k.promised, promised(k, class, 0, k.now_ms + soon_ms))
 end
 
 local function promise(k, ticket, after_ms)
   local due_ms = string.format("%.0f", k.now_ms + math.floor(after_ms))
-  local caller = flow_made(k, select(2, names_of(ticket)))
+  local caller = select(2, made(k, names_of(ticket)))
   if select(2, string.gsub(caller[PROMISED], "%d+", "")) < PROMISED_AT_ONCE then
     caller[PROMISED] = caller[PROMISED] .. (caller[PROMISED] == "" and "" or " ") .. due_ms
-    redis.call("ZADD", k.promised, string.format("%.0f", ticket.class * BY_CLASS + due_ms),
-               ticket.name)
+    local score, at = string.format("%.0f", ticket.class * BY_CLASS + due_ms), of(ticket.class) + KEPT
+    k.tally[at] = k.tally[at] + redis.call("ZADD", k.promised, score, ticket.name)
   end
 end

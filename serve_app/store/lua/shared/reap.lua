@@ -17,9 +17,11 @@ end
 local function withdraw(k, replica)
   redis.call("HDEL", k.capacity, replica)
   redis.call("ZREM", k.room, replica)
+  seats_of(k, replica)[1] = 0
   redis.call("HDEL", k.replicas, replica)
   if emptied(k, "r:" .. replica, 0) then
     redis.call("HDEL", k.lent, replica)
+    k.seats[replica] = nil
   end
 end
 
@@ -38,7 +40,8 @@ local function tidy(k)
     if not due[1] then
       return
     end
-    local flow = flow_of(k, due[1])
+    read(k, due[1])
+    local flow = k.used[due[1]]
     flow[LIFTED] = flow[LIFTED] + 1
     turn(k, due[1], flow)
   end
@@ -49,7 +52,8 @@ local function forget_idle(k)
   local idle = redis.call("ZRANGE", k.seen, "-inf", k.now_ms - IDLE_MS, "BYSCORE",
                           "LIMIT", 0, AT_ONCE)
   for _, name in ipairs(idle) do
-    if flow_of(k, name)[WAITING] > 0 then
+    read(k, name)
+    if k.used[name][WAITING] > 0 then
       redis.call("ZADD", k.seen, k.now_ms, name)
     else
       k.used[name] = nil

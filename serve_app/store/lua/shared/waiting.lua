@@ -1,10 +1,11 @@
 -- Twin: serve_app/queueing/moves.py. Needs charge.lua. Into the line, and out of it.
 local function counted(k, ticket, flow, caller, by)
-  local tally = k.tally.each[ticket.class + 1]
+  local at = of(ticket.class)
   caller[WAITING], flow[WAITING] = caller[WAITING] + by, flow[WAITING] + by
-  tally.waiting, tally.bytes = tally.waiting + by, tally.bytes + by * ticket.bytes
+  k.tally[at + TICKETS] = k.tally[at + TICKETS] + by
+  k.tally[at + BYTES] = k.tally[at + BYTES] + by * ticket.bytes
   if flow[WAITING] == 0 or (by > 0 and flow[WAITING] == 1) then
-    tally.flows = tally.flows + by
+    k.tally[at + FLOWS] = k.tally[at + FLOWS] + by
   end
 end
 
@@ -24,13 +25,12 @@ local function push(k, ticket)
   turn(k, name, flow)
 end
 
+-- Takes a ticket out of the line; its flows, which are in use then, get their places by a charge.
 local function pull(k, ticket)
   local name, caller_name = names_of(ticket)
-  local flow, caller = flow_of(k, name), flow_of(k, caller_name)
+  read(k, name, caller_name)
   redis.call("ZREM", k.held, held_by(ticket, "w"))
   redis.call("ZREM", k.ages, ticket.name)
   redis.call("ZREM", k.line, place_in_line(ticket, caller_name))
-  counted(k, ticket, flow, caller, -1)
-  caller_placed(k, ticket, caller)
-  turn(k, name, flow)
+  counted(k, ticket, k.used[name], k.used[caller_name], -1)
 end
