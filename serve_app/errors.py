@@ -15,6 +15,7 @@ A leaf fixes status and code; ``ingress`` turns it into a reply and knows no oth
           NoSuchKey             key_not_found
           NoSuchTenant          tenant_not_found
           NoSuchUser            user_not_found
+          NoSuchTicket          ticket_not_found
         WrongMethod         405 method_not_allowed        Allow
         AlreadyExists       409 already_exists
         InUse               409 in_use
@@ -136,6 +137,10 @@ class NoSuchTenant(NotFound, code="tenant_not_found"):
 
 class NoSuchUser(NotFound, code="user_not_found"):
     """No user has this name."""
+
+
+class NoSuchTicket(NotFound, code="ticket_not_found"):
+    """No request waits in line with this ticket, or not any more."""
 
 
 class WrongMethod(Refused, status=405, code="method_not_allowed"):

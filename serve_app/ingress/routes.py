@@ -13,7 +13,7 @@ from typing import Any
 from starlette.routing import Route
 
 from serve_app.errors import Forbidden, WrongMethod
-from serve_app.ingress import about, accounts, admin, docs, ledger, records, tenancy
+from serve_app.ingress import about, accounts, admin, desk, docs, ledger, records, tenancy
 from serve_app.ingress.admission import admitted
 from serve_app.ingress.asked import NO_STORE
 from serve_app.ingress.entry import ANY, OPEN, PAGE, Entry
@@ -22,7 +22,7 @@ from serve_app.ingress.gate import Gate
 from serve_app.ingress.page import inference
 
 _log = logging.getLogger("sluicegate")
-PRIVATE = ("/v1/auth/", "/v1/tenants", "/v1/audit", "/v1/usage")
+PRIVATE = ("/v1/auth/", "/v1/tenants", "/v1/audit", "/v1/usage", "/v1/queue")
 """Paths whose replies, refusals included, are not to be kept by anybody on the way."""
 
 TABLE = (
@@ -61,21 +61,38 @@ TABLE = (
     Entry("DELETE", "/v1/tenants/{tenant}", "manage_users", tenancy.remove_tenant),
     Entry("GET", "/v1/usage", ANY, ledger.tell_use),
     Entry("GET", "/v1/audit", "view_audit_logs", records.list_audit),
+    Entry("GET", "/v1/queue", "manage_queue", desk.show_lines),
+    Entry("POST", "/v1/queue/{model:path}/pause", "manage_queue", desk.pause),
+    Entry("POST", "/v1/queue/{model:path}/resume", "manage_queue", desk.resume),
+    Entry("POST", "/v1/queue/{model:path}/drain", "manage_queue", desk.drain),
+    Entry("GET", "/v1/queue/{model_or_ticket:path}", "manage_queue", desk.show_line),
+    Entry("DELETE", "/v1/queue/{model_or_ticket:path}", "manage_queue", desk.cancel),
 )
 ENDPOINTS = frozenset(entry.engine_path for entry in TABLE if entry.permission == PAGE)
 """The inference paths that a key may be confined to."""
 
 
 def routes(gate: Gate) -> list[Route]:
-    """Return the routes of one gateway, one per path."""
+    """Return the routes of one gateway, one per path; the first that takes path and method counts.
+
+    A model's name may end like another path: the line of ``org/pause`` is shown, too.
+    """
     paths: dict[str, dict[str, Entry]] = {}
     for entry in TABLE:
         paths.setdefault(entry.path, {})[entry.method] = entry
     return [
-        Route(prefix + path, _Methods(gate, path, entries))
+        _Route(prefix + path, _Methods(gate, path, entries), methods=[*entries])
         for path, entries in paths.items()
         for prefix in ("", "/api")
     ]
+
+
+class _Route(Route):
+    """A route whose endpoint itself tells of a wrong method."""
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer, whichever the method."""
+        await self.app(scope, receive, send)
 
 
 class _Methods:

@@ -26,6 +26,7 @@ TABLE = {
     "NoSuchKey": (404, "key_not_found", "invalid_request_error"),
     "NoSuchTenant": (404, "tenant_not_found", "invalid_request_error"),
     "NoSuchUser": (404, "user_not_found", "invalid_request_error"),
+    "NoSuchTicket": (404, "ticket_not_found", "invalid_request_error"),
     "AlreadyExists": (409, "already_exists", "invalid_request_error"),
     "InUse": (409, "in_use", "invalid_request_error"),
     "MissingCredentials": (401, "missing_credentials", "authentication_error"),
@@ -39,13 +40,13 @@ TABLE = {
     "TooManyAttempts": (429, "too_many_failed_attempts", "rate_limit_error"),
     "RateLimited": (429, "rate_limit_exceeded", "rate_limit_error"),
     "QuotaSpent": (429, "insufficient_quota", "rate_limit_error"),
-    "QueueWaitTooLong": (429, "queue_wait_too_long", "rate_limit_error"),
-    "QueueCancelled": (429, "queue_cancelled", "rate_limit_error"),
     "QueueFull": (429, "queue_full", "rate_limit_error"),
+    "QueueWaitTooLong": (429, "queue_wait_too_long", "rate_limit_error"),
     "StoreUnavailable": (503, "state_store_unavailable", "server_error"),
     "IssuerUnavailable": (503, "issuer_unavailable", "server_error"),
     "ShuttingDown": (503, "shutting_down", "server_error"),
     "QueueTimeout": (429, "queue_timeout", "rate_limit_error"),
+    "QueueCancelled": (429, "queue_cancelled", "rate_limit_error"),
     "NoCapacity": (503, "no_capacity", "server_error"),
     "UpstreamFailed": (502, "upstream_failed", "server_error"),
     "UpstreamTimeout": (504, "upstream_timeout", "server_error"),
@@ -115,6 +116,17 @@ def test_the_scope_that_refused_is_named() -> None:
     err = errors.RateLimited("Wait.", refused_by="key:requests_per_minute")
     assert refusals.headers(err)["x-refused-by"] == "key:requests_per_minute"
     assert refusals.headers(errors.QueueFull("Full."))["x-refused-by"] == "queue_full"
+
+
+def test_what_is_not_to_be_sent_again() -> None:
+    """SDKs retry a 429 unless they are told not to: a spent quota, or a request sent away."""
+    told = {name for name, kind in KINDS.items() if _is_final(kind)}
+    assert told == {"QuotaSpent", "QueueCancelled"}
+
+
+def _is_final(kind: type[errors.GateError]) -> bool:
+    more = {"allow": "GET"} if kind is errors.WrongMethod else {}
+    return refusals.headers(kind("No.", **more)).get("x-should-retry") == "false"
 
 
 def test_a_broken_stream_ends_with_an_error_event() -> None:

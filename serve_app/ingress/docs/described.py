@@ -13,6 +13,7 @@ from typing import Any
 from serve_app import auth, errors
 from serve_app.ingress.docs import shapes
 from serve_app.ingress.docs import shapes_admin as admin
+from serve_app.ingress.docs import shapes_queue as queue
 from serve_app.ingress.docs import shapes_usage as usage
 
 JSON, STREAM, HTML = "application/json", "text/event-stream", "text/html"
@@ -173,6 +174,12 @@ DESCRIBED: Mapping[tuple[str, str], Described] = {
         query=admin.AuditQuery,
         headers=("x-next-after",),
     ),
+    ("GET", "/v1/queue"): Described(queue.ModelLines),
+    ("POST", "/v1/queue/{model:path}/pause"): Described(queue.ModelLine),
+    ("POST", "/v1/queue/{model:path}/resume"): Described(queue.ModelLine),
+    ("POST", "/v1/queue/{model:path}/drain"): Described(queue.ModelLine),
+    ("GET", "/v1/queue/{model_or_ticket:path}"): Described(queue.ModelLineWithTickets),
+    ("DELETE", "/v1/queue/{model_or_ticket:path}"): Described(status=204),
 }
 
 INFERENCE = ("Inference", "Ask a model.")
@@ -185,6 +192,7 @@ GROUPS: Mapping[str, tuple[str, str]] = {
     "/v1/tenants": ("Tenants", "Who owns keys, and what they share."),
     "/v1/usage": ("Usage", "Who used how much."),
     "/v1/audit": ("Audit", "Who changed what."),
+    "/v1/queue": ("Queue", "Who waits for which model, and how to intervene."),
     "/health": ("Health", "Is it there, and is it ready."),
     "/metrics": ("Metrics", "Figures of one gateway, for Prometheus."),
     "/openapi.json": ("Reference", "This document and its page."),
@@ -200,8 +208,15 @@ PATH_FIELDS: Mapping[str, tuple[str, type[errors.GateError]]] = {
     "key_id": ("The key's public id.", errors.NoSuchKey),
     "tenant": ("The tenant's id.", errors.NoSuchTenant),
     "name": ("The user's name.", errors.NoSuchUser),
+    "model_or_ticket": (
+        "To look, a model's name; to take a request out of the line, its ticket.",
+        errors.NotFound,
+    ),
 }
-"""What stands for a field of a path, and the refusal if there is none such."""
+"""What stands for a field of a path, and the refusal if there is none such.
+
+Where that is ``NotFound``, the handlers tell which.
+"""
 
 
 def _header(description: str, example: str) -> dict[str, Any]:
