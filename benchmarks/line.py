@@ -45,6 +45,7 @@ class Steps:
         return int(self.client.info("commandstats")["cmdstat_evalsha"]["usec"])
 
     def run(self, step: str, *args: Any, timed: bool = True) -> Any:
+        """Run one step."""
         before_us = self.spent_us() if timed else 0
         told = self.client.evalsha(self.shas[step], len(self.names), *self.names, *args)
         if timed:

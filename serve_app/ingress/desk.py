@@ -88,7 +88,7 @@ async def cancel(gate: Gate, exchange: Exchange, caller: Caller) -> None:
     """
     ticket = str(exchange.scope["path_params"]["model_or_ticket"])
     found = await gate.line.whose(ticket)
-    mine = found is not None and _is_theirs(found, caller)
+    mine = found is not None and _is_theirs(found, caller) and caller.may_use(found.model)
     sent_away = await gate.line.cancel(ticket) if mine else None
     if found is None or sent_away is None:
         raise NoSuchTicket(f"No request waits in line with the ticket '{ticket[:64]}'.")

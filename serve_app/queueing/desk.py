@@ -113,6 +113,7 @@ class Desk:
         return [
             Waiting(
                 public_id(name),
+                model,
                 self._ranks[min(int(class_), len(self._ranks) - 1)],
                 tenant,
                 caller,

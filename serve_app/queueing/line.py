@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from serve_app.errors import (
+    Dropped,
     NoCapacity,
     QueueFull,
     QueueTimeout,
@@ -176,11 +177,14 @@ class Line(Tending):
         while True:
             pause_s = min(waiter.left_s, telling.every_s if telling else waiter.left_s)
             done, _ = await asyncio.wait([waiter.turn], timeout=pause_s)
-            if done:
+            refusal = waiter.turn.exception() if done else None
+            if done and refusal is None:
                 return waiter.turn.result()
-            if not waiter.left_s:
+            if not done and not waiter.left_s:
                 refusal = self._too_late(waiter.model, asks.queue_class)
+            if isinstance(refusal, Dropped):
                 refusal.waited_ms = asks.waited_ms + (time.monotonic() - began_s) * 1_000
+            if refusal is not None:
                 raise refusal
             if telling:
                 ahead = self._ahead(waiter.model, asks.queue_class)

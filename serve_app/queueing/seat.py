@@ -120,6 +120,7 @@ class Waiting:
 
     Attributes:
         ticket: its public id.
+        model: whose line it stands in.
         class_: its class.
         tenant, caller: whose it is.
         arrived_us, deadline_us: when it first came, and until when it waits.
@@ -128,6 +129,7 @@ class Waiting:
     """
 
     ticket: str
+    model: str
     class_: str
     tenant: str
     caller: str

@@ -144,7 +144,9 @@ def test_figures() -> None:
 )
 def test_a_ticket(arrived_us: int, deadline_us: int, waited_s: float, deadline_s: float) -> None:
     """What it has waited and may yet, never below 0; whose it is and what it weighs."""
-    one = Waiting("0123456789abcdef-7", "batch", "acme", "k", arrived_us, deadline_us, 300, 1_000)
+    one = Waiting(
+        "0123456789abcdef-7", "m", "batch", "acme", "k", arrived_us, deadline_us, 300, 1_000
+    )
     assert shown(one, 10_000_000) == {
         "ticket": "0123456789abcdef-7", "class": "batch", "tenant": "acme", "key": "k",
         "waited_s": waited_s, "deadline_s": deadline_s, "cost_tokens": 300, "bytes": 1_000,

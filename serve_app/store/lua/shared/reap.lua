@@ -1,5 +1,5 @@
 -- Twin: serve_app/queueing/order.py. Needs next.lua. Whoever was silent too long is gone.
-local REPLICA_SILENT_MS, GATEWAY_SILENT_MS, IDLE_MS = 3000, 5000, 600000
+local REPLICA_SILENT_MS, GATEWAY_SILENT_MS, IDLE_MS = 2500, 5000, 600000
 local AT_ONCE, REAPED_AT_ONCE = 64, 256 -- what one step does at most; the next one goes on
 
 -- Takes away what `owner` (r:replica or g:channel) holds; whether that was all.
