@@ -4,6 +4,7 @@ It is the twin of a sorted set in the store. A heap of which entries may be stal
 or has another key now is skipped when it comes up, so that each move costs a logarithm.
 """
 
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterator
 from heapq import heapify, heappop, heappush
 from typing import Any, Generic, TypeVar
@@ -60,6 +61,28 @@ class Ordered(Generic[Name]):
         """Return the key of ``name``; None if it is not there."""
         return self._keys.get(name)
 
+
+class Counted(Ordered[Name]):
+    """Names of which it is often asked how many have a low key: the keys also stand in a row."""
+
+    __slots__ = ("_row",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._row: list[Any] = []
+
+    def put(self, name: Name, key: Any) -> None:
+        """Give ``name`` its place, another one if it had one."""
+        self.drop(name)
+        super().put(name, key)
+        insort(self._row, key)
+
+    def drop(self, name: Name) -> None:
+        """Take ``name`` out, if it is there."""
+        if name in self:
+            del self._row[bisect_left(self._row, self.key(name))]
+        super().drop(name)
+
     def up_to(self, key: Any) -> int:
         """Return how many keys are at most ``key``."""
-        return sum(one <= key for one in self._keys.values())
+        return bisect_right(self._row, key)

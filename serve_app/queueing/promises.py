@@ -73,8 +73,10 @@ def refusal(state: LineState, name: str, ticket: Ticket, now_ms: int) -> Told | 
 
 def _promise(state: LineState, name: str, ticket: Ticket, now_ms: int, after_ms: int) -> None:
     """Keep a place for the caller of a refused ticket."""
-    caller = state.flows.setdefault(ticket.caller_flow, Flow())
-    state.seen.put(ticket.caller_flow, now_ms)
+    for flow in (ticket.flow, ticket.caller_flow):
+        state.flows.setdefault(flow, Flow())
+        state.seen.put(flow, now_ms)
+    caller = state.flows[ticket.caller_flow]
     if len(caller.promised) < PROMISED_AT_ONCE:
         caller.promised.append(now_ms + after_ms)
         state.tallies[ticket.class_].promised.put(name, now_ms + after_ms)

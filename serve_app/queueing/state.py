@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from serve_app.queueing.drain import Window
 from serve_app.queueing.flows import Flow, flow_name
-from serve_app.queueing.ordered import Ordered
+from serve_app.queueing.ordered import Counted, Ordered
 
 MILLION = 1_000_000
 
@@ -89,7 +89,7 @@ class Tally:
     flows: int = 0
     taken: Window = field(default_factory=Window)
     ages: Ordered[str] = field(default_factory=Ordered)
-    promised: Ordered[str] = field(default_factory=Ordered)
+    promised: Counted[str] = field(default_factory=Counted)
 
 
 @dataclass(slots=True)

@@ -1,5 +1,7 @@
 """The steps in the store and their pure twin stay equal, whatever happens in whatever order."""
 
+from collections import Counter
+from random import Random
 from typing import Any
 
 import pytest
@@ -111,6 +113,71 @@ class LineMachine(RuleBasedStateMachine):
         self.both.compare()
 
 
+class Crowd:
+    """A line that is nearly always full, and clients that come again when they were told."""
+
+    def __init__(self, client: Any, seed: int) -> None:
+        rules = [Rule(1_250_000, 500_000, 8, 10**6), Rule(1_000_000, 300_000, 9, 10**6)]
+        self.both, self.dice = (
+            Both(client, [*rules, Rule(700_000, 900_000, 9, 10**6)]),
+            Random(seed),
+        )
+        self.told: list[tuple[int, int, tuple[str, str]]] = []
+        self.said: Counter[str] = Counter()
+        self.count = 0
+
+    def ask(self, class_: int, whose: tuple[str, str], *, first_try: bool) -> None:
+        """Enter once, and note when to come again."""
+        self.count += 1
+        weights = self.dice.choice([1.0, 3.0]), 1.0
+        name, cost = f"{GATEWAYS[self.count % 2]}/{self.count}", self.dice.randrange(400)
+        patience_us = self.dice.choice([900_000, 60_000_000])
+        told = self.both.enter(
+            name, class_, whose, weights, cost, 50, patience_us, first_try=first_try
+        )
+        self.said[told.said] += 1
+        if told.after_ms:
+            due_us = self.both.now_us + int(told.after_ms * 1_000) + self.dice.randrange(900_000)
+            self.told.append((due_us, class_, whose))
+
+    def pass_time(self) -> None:
+        """Let a moment pass; replicas beat and gateways tend now and then; seats are given back."""
+        both = self.both
+        both.now_us += self.dice.randrange(60_000)
+        if self.count % 4 == 0:
+            for number in range(3):
+                both.beat(f"r{number}", 2)
+            both.tend(GATEWAYS[0])
+            both.tend(GATEWAYS[1])
+        seated = sorted(name for name, one in both.twin.tickets.items() if one.replica)
+        if seated and self.dice.random() < 0.7:
+            both.leave(self.dice.choice(seated), self.dice.randrange(-1, 500))
+
+    def live(self, steps: int) -> None:
+        """Come, leave and come again."""
+        for _ in range(steps):
+            self.pass_time()
+            due = [one for one in self.told if one[0] <= self.both.now_us]
+            for one in due:
+                self.told.remove(one)
+                self.ask(*one[1:], first_try=False)
+            whose = self.dice.choice(TENANTS), self.dice.choice([*CALLERS, *"abcdef"])
+            self.ask(
+                self.dice.choice([0, 0, 0, 1, 1, 2]), whose, first_try=self.dice.random() < 0.3
+            )
+            self.said["lifted"] += any(one.lifted for one in self.both.twin.flows.values())
+            self.both.compare()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_crowd_is_served_alike_by_both(client: Any, seed: int) -> None:
+    """A busy line, full, lifted and promised: every answer and the whole state stay equal."""
+    crowd = Crowd(client, seed)
+    crowd.both.tend(GATEWAYS[0])
+    crowd.live(700)
+    assert min(crowd.said[one] for one in ("seated", "waiting", "full", "late", "lifted")) > 20
+
+
 @pytest.fixture(scope="module")
 def client(store_url: str) -> Any:
     with redis.Redis.from_url(store_url, decode_responses=True) as opened:
@@ -128,3 +195,34 @@ def test_every_step_does_what_its_twin_does(client: Any) -> None:
             suppress_health_check=list(HealthCheck),
         ),
     )
+
+
+def test_a_gateway_that_holds_more_than_one_step_takes_away(client: Any) -> None:
+    """It goes in parts, however many its tickets are; nobody else is touched."""
+    both = Both(client, [Rule(10**6, 10**6, 10**6, 10**9)])
+    both.tend(GATEWAYS[1])
+    both.beat("r1", 2)
+    for number in range(300):
+        both.enter(f"{GATEWAYS[0]}/{number}", 0, (TENANTS[number % 3], "k1"))
+    both.enter(f"{GATEWAYS[1]}/1", 0, ("zeta", "k1"))
+    for left in (45, 1):
+        both.retire(GATEWAYS[0]) if left > 1 else both.tend(GATEWAYS[1])
+        both.compare()
+        assert len(both.twin.tickets) == left
+
+
+def test_a_class_is_told_a_time_though_those_above_take_every_seat(client: Any) -> None:
+    """What the classes above leave over is taken for a twentieth of the seats at least."""
+    both = Both(client, [Rule(10**6, 10**8, 9, 10**9), Rule(10**6, 10**8, 1, 10**9)])
+    both.tend(GATEWAYS[0])
+    both.beat("r1", 1)
+    for number in range(40):
+        both.enter(f"{GATEWAYS[0]}/{number}", 0, ("acme", "k1"))
+        if number:
+            both.now_us += 100_000
+            both.leave(f"{GATEWAYS[0]}/{number - 1}", 10)
+    both.enter(f"{GATEWAYS[0]}/100", 1, ("zeta", "k1"))
+    told = both.enter(f"{GATEWAYS[0]}/101", 1, ("zeta", "k1"))
+    both.compare()
+    assert told.said == "full"
+    assert told.after_ms == pytest.approx(2_000, rel=0.1)
