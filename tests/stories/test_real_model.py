@@ -1,9 +1,11 @@
 """The main job with a real model: the official client, a hang-up, a killed engine."""
 
+import asyncio
 import os
 import re
 import signal
 from pathlib import Path
+from typing import Any
 
 import httpx
 import openai
@@ -45,6 +47,49 @@ def test_the_official_client_asks_for_a_lower_class(real_gate: RunningGate) -> N
     ):
         told = asking.create(**chat(max_tokens=2), **more)  # type: ignore[call-overload]
         assert told.headers["x-served-class"] == served
+
+
+async def test_an_interactive_request_does_not_stand_behind_batch_work(
+    real_gate: RunningGate,
+) -> None:
+    """Batch work fills all its seats, and more waits: the first token comes long before theirs.
+
+    Those that wait are not in the engine's queue, and above the nominal seats there is room.
+    """
+    keys_of = {one: real_gate.new_key(**{"class": one}) for one in ("batch", "interactive")}
+    batch, interactive = (
+        openai.AsyncOpenAI(base_url=f"{real_gate.url}/v1", api_key=one, max_retries=0)
+        for one in keys_of.values()
+    )
+    done: list[float] = []
+    clock = asyncio.get_running_loop().time
+
+    async def ask() -> None:
+        more: dict[str, Any] = {"extra_body": {"min_tokens": 60}}
+        await batch.chat.completions.create(**chat(max_tokens=60), **more)
+        done.append(clock())
+
+    asking = [asyncio.create_task(ask()) for _ in range(24)]
+    with real_gate.client() as client:
+
+        def waiting() -> int:
+            return int(client.get("/v1/queue").json()["models"][0]["waiting"])
+
+        async with asyncio.timeout(60):
+            while await asyncio.to_thread(waiting) < 12:
+                await asyncio.sleep(0.05)
+    began_s = clock()
+    stream = await interactive.chat.completions.create(**chat(max_tokens=4), stream=True)
+    await anext(aiter(stream))
+    first_s = clock()
+    await stream.close()
+    await asyncio.gather(*asking)
+    await asyncio.gather(batch.close(), interactive.close())
+    later = [ended for ended in done if ended > began_s]
+    print(f"first token after {(first_s - began_s) * 1e3:.0f} ms; the last of the batch after "
+          f"{(max(done) - began_s) * 1e3:.0f} ms")  # fmt: skip
+    assert len(later) >= 12
+    assert first_s - began_s < (max(done) - began_s) / 5
 
 
 def test_usage_of_a_stream_is_the_engines_own(real_gate: RunningGate) -> None:
