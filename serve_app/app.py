@@ -85,7 +85,7 @@ class Gateway:
         audit = self._audit = Audit(self._store, keep_days=settings.audit.keep_days)
         self._identity = identity_of(settings, self._store, secrets, audit, os.environ)
         metrics.follow(self._store, self._line.gateway, on_loss=settings.store.on_loss)
-        tell_of(holds, metrics)
+        tell_of(holds, self._line, metrics)
         for tend in (holds.renew, holds.pay, ledger.pay, audit.pay, self._identity.tend):
             self._line.tend_also(tend)
         if disabled:

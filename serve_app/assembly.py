@@ -1,15 +1,16 @@
 """The rooms of *who is calling* and *how much*, put together for one gateway."""
 
 import asyncio
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
+from functools import partial
 
 from serve_app import auth
 from serve_app.environment import Secrets
 from serve_app.errors import StoreUnavailable
 from serve_app.ingress import ENDPOINTS, Identity
 from serve_app.limits import Holds, Ledger, LocalLimits
-from serve_app.queueing import Line
+from serve_app.queueing import ClassLoad, Line
 from serve_app.settings import Settings, SettingsError
 from serve_app.store import Store
 from serve_app.telemetry import Audit, Entry, Metrics
@@ -92,8 +93,36 @@ def holds_of(settings: Settings, store: Store, line: Line) -> Holds:
     return Holds(store, defaults=defaults, ttl_s=ttl_s, local=alone)
 
 
-def tell_of(holds: Holds, metrics: Metrics) -> None:
-    """Have ``metrics`` tell of ``holds``."""
+def _tell_of_line(line: Line, metrics: Metrics) -> None:
+    """Have ``metrics`` tell of ``line``: what the store counted at the last look, all gateways'."""
+    each = {
+        "sluicegate_queue_waiting": ("Requests in line.", lambda one: one.waiting),
+        "sluicegate_queue_waiting_bytes": ("Bodies in line, bytes.", lambda one: one.waiting_bytes),
+        "sluicegate_queue_oldest_seconds": (
+            "How long the oldest has waited.",
+            lambda one: one.oldest_ms / 1_000,
+        ),
+        "sluicegate_running": ("Requests that have a seat.", lambda one: one.running),
+    }
+    for name, (sentence, figure) in each.items():
+        metrics.tell_each(name, sentence, ("model", "class"), partial(_by_class, line, figure))
+    metrics.tell_each(
+        "sluicegate_seats",
+        "Seats that the replicas offer.",
+        ("model",),
+        lambda: {(model,): load.seats for model, load in line.loads.items()},
+    )
+
+
+def _by_class(line: Line, figure: Callable[[ClassLoad], float]) -> Mapping[tuple[str, ...], float]:
+    return {
+        (model, one.name): figure(one) for model, load in line.loads.items() for one in load.classes
+    }
+
+
+def tell_of(holds: Holds, line: Line, metrics: Metrics) -> None:
+    """Have ``metrics`` tell of ``holds`` and of ``line``."""
+    _tell_of_line(line, metrics)
     metrics.tell("sluicegate_holds", "Requests that hold something.", holds.running)
     metrics.tell("sluicegate_settlements_owed", "Requests still to be settled.", holds.owed)
     metrics.tell("sluicegate_settlements_lost", "Requests that were never settled.", holds.lost)

@@ -87,6 +87,9 @@ class Door:
     def _note(self, exchange: Exchange) -> None:
         if exchange.code not in (None, "client_gone"):
             self._gate.metrics.refused(exchange.code)
+        if exchange.notes.keys() >= {"model", "class", "queue_ms"}:
+            waited_s = exchange.notes["queue_ms"] / 1_000
+            self._gate.metrics.waited(exchange.notes["model"], exchange.notes["class"], waited_s)
         self._gate.access_log.write(
             {
                 "request_id": exchange.request_id,

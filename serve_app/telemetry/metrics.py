@@ -5,13 +5,14 @@ meets one of them, and ``sluicegate_gateway_info`` says which.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from serve_app.store import STATES, Store
 
 MEDIA = "text/plain; version=0.0.4; charset=utf-8"
+WAITS_S = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 120, 300, 600)
 BUCKETS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 
 
@@ -50,6 +51,15 @@ class Metrics:
             "sluicegate_refusals", "Requests refused or failed, by code.", ["code"], registry=own
         )
 
+        self._waits = Histogram(
+            "sluicegate_queue_seconds",
+            "Seconds in line, and in turn for a limit, however that ended.",
+            ["model", "class"],
+            registry=own,
+            buckets=WAITS_S,
+        )
+        self._each: list[tuple[Gauge, Callable[[], Mapping[tuple[str, ...], float]]]] = []
+
     def follow(self, store: Store, gateway: str, *, on_loss: str) -> None:
         """Tell the state of ``store``, as ``gateway``, and what happens ``on_loss`` of it."""
         self._store = store
@@ -59,6 +69,20 @@ class Metrics:
     def tell(self, name: str, sentence: str, figure: Callable[[], float]) -> None:
         """Tell one more ``figure``, asked for at each scrape."""
         Gauge(name, sentence, registry=self._registry).set_function(figure)
+
+    def tell_each(
+        self,
+        name: str,
+        sentence: str,
+        labels: tuple[str, ...],
+        figures: Callable[[], Mapping[tuple[str, ...], float]],
+    ) -> None:
+        """Tell one more kind of ``figures``, one for each set of ``labels``."""
+        self._each.append((Gauge(name, sentence, labels, registry=self._registry), figures))
+
+    def waited(self, model: str, class_: str, seconds: float) -> None:
+        """Count how long a request waited."""
+        self._waits.labels(model, class_).observe(seconds)
 
     @property
     def store_state(self) -> str:
@@ -87,4 +111,8 @@ class Metrics:
         self._up.set(now == STATES[0])
         for state in STATES:
             self._state.labels(state).set(state == now)
+        for gauge, figures in self._each:
+            gauge.clear()
+            for labels, figure in figures().items():
+                gauge.labels(*labels).set(figure)
         return generate_latest(self._registry)

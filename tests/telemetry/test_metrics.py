@@ -25,6 +25,18 @@ def test_each_gateway_counts_for_itself() -> None:
     assert (told(one, name), told(other, name)) == (1.0, None)
 
 
+def test_what_waits_is_told_by_model_and_class() -> None:
+    """Figures are asked for at each scrape; what is no longer told is gone."""
+    metrics, figures = Metrics(), {("m", "batch"): 3.0}
+    metrics.tell_each("sluicegate_queue_waiting", "In line.", ("model", "class"), lambda: figures)
+    metrics.waited("m", "batch", 0.2)
+    text = metrics.text().decode()
+    assert 'sluicegate_queue_waiting{class="batch",model="m"} 3.0' in text
+    assert 'sluicegate_queue_seconds_bucket{class="batch",le="0.5",model="m"} 1.0' in text
+    figures.clear()
+    assert "sluicegate_queue_waiting{" not in metrics.text().decode()
+
+
 async def test_calls_of_the_store_are_counted_by_step(store_url: str) -> None:
     """Each with its seconds; the store is up, and this gateway is named."""
     metrics = Metrics()
