@@ -103,6 +103,10 @@ class Line(Tending):
             yield seat
         finally:
             cost = self._cost(*seat.used) if seat is not None and seat.used is not None else -1
+            if (
+                not waiter.entered
+            ):  # the store may yet take it in, after it has left: it leaves twice
+                self._owed[ticket] = model, cost
             await asyncio.shield(asyncio.create_task(self._leave(model, ticket, cost)))
 
     def _cost(self, input_tokens: int, output_tokens: int) -> int:
@@ -127,6 +131,7 @@ class Line(Tending):
         self._waiting[ticket] = waiter  # before the store can call us
         try:
             said, *rest = await self._enter(ticket, waiter, avoid)
+            waiter.entered = True
             if said in ("full", "late", "draining"):
                 raise self._refused(waiter.model, asks.queue_class, said, rest)
             if said == "waiting":

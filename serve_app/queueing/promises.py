@@ -51,13 +51,13 @@ def wait_ms(state: LineState, ticket: Ticket, kept: int, now_ms: int) -> float:
 def refusal(state: LineState, name: str, ticket: Ticket, now_ms: int) -> Told | None:
     """Return what a newcomer is told that may not wait; None if it may.
 
-    Places are kept for those that were told to come again and whose time has come: whoever obeys
-    finds one, and who comes for the first time meanwhile is told a later time.
+    Places are kept for those that were told to come again and whose time has come, half of all at
+    most: whoever obeys finds one, and who comes for the first time is told a later time.
     """
     tally, rule = state.tallies[ticket.class_], state.rules[ticket.class_]
     caller = state.flows.get(ticket.caller_flow)
     mine = caller and not ticket.is_first_try and _kept_for(caller, now_ms)
-    kept = 0 if mine else _due(state, tally, now_ms)
+    kept = 0 if mine else min(_due(state, tally, now_ms), rule.max_tickets // 2)
     wait, patience = wait_ms(state, ticket, kept, now_ms), ticket.deadline_us / 1_000 - now_ms
     full = tally.waiting + kept >= rule.max_tickets
     if not full and tally.body_bytes + ticket.body_bytes <= rule.max_bytes and wait <= patience:

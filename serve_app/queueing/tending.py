@@ -49,6 +49,7 @@ class Waiter:
         ends_s: until when it waits, on this machine's clock.
         arrived_us: when it first came; 0 until the store has said.
         is_first_try: whether its client says that it was not told to come again.
+        entered: whether the store has answered.
     """
 
     model: str
@@ -58,6 +59,7 @@ class Waiter:
     ends_s: float
     arrived_us: int = 0
     is_first_try: bool = False
+    entered: bool = False
 
     @property
     def left_s(self) -> float:

@@ -155,13 +155,6 @@ class Store:
         """Remove ``key``, whatever it is."""
         await self._guarded.ask("remove", key, lambda redis: redis.delete(key))
 
-    async def scores(self, key: str, *members: str) -> list[float | None]:
-        """Return the members' scores in a sorted set, None for each that is not there."""
-        read = await self._guarded.ask(
-            "scores", key, lambda redis: redis.zmscore(key, list(members))
-        )
-        return cast(list[float | None], read)
-
     async def add_score(self, key: str, member: str, score: float) -> None:
         """Put ``member`` into a sorted set unless it is there."""
         await self._guarded.ask(

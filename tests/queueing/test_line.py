@@ -222,6 +222,39 @@ async def test_patience_is_one_however_often_a_request_enters(line: Line) -> Non
     assert time.monotonic() - began < 5
 
 
+class Late(Store):
+    """A store that takes a ticket in after its client has left."""
+
+    async def run(self, step: str, names: list[str], args: list[str | int | float]) -> Any:
+        if step != "line_enter":
+            return await super().run(step, names, args)
+        entering = asyncio.create_task(self._later(names, args))
+        return await asyncio.shield(entering)
+
+    async def _later(self, names: list[str], args: list[str | int | float]) -> Any:
+        await asyncio.sleep(0.1)  # on its way
+        return await super().run("line_enter", names, args)
+
+
+async def test_who_leaves_while_it_enters_keeps_no_seat(store: Store, store_url: str) -> None:
+    """The store may hear of the leaving first: the seat it lends then is given back all the same."""
+    late = Late(store_url, timeout_ms=5_000)
+    line = Line(late, ["m"], CLASSES)
+    await registry.beat(store, "m", "r", 1, AT)
+    await line.open()
+    entering = asyncio.create_task(hold_seat(line, asyncio.Event(), asyncio.Event()))
+    await asyncio.sleep(0.02)  # it is on its way
+    entering.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await entering
+    await asyncio.sleep(0.2)  # the store has taken it in
+    async with asyncio.timeout(5):
+        while await registry.beat(store, "m", "r", 1, AT):
+            await asyncio.sleep(0.01)  # until the tender has sent it away again
+    await line.close()
+    await late.close()
+
+
 class Parted(Store):
     """A store that is away for the models and steps the test names."""
 

@@ -30,7 +30,7 @@ ARGV[10] patience_us   how long it may wait in all, us; the shorter, the earlier
 ARGV[11] left_us       of that, how long from now on
 ARGV[12] avoid         replica that just failed this request; empty for none
 ARGV[13] first_try     1 if its client says that it was not told to come again
-ARGV[14] rules         as line_tend takes them, for a line that has none
+ARGV[14] rules         as line_tend takes them, for a line that lacks this class
 
 Returns  {"seated", rank, replica, info, arrived_us}
          {"waiting", waiting, replicas, arrived_us}   waiting: of its class
@@ -53,7 +53,7 @@ Twin     serve_app/queueing/order.py
 --@include refusal
 --@include entering
 local k = opened()
-if classes(k) == 0 then
+if classes(k) <= tonumber(ARGV[2]) then
   set_rules(k, ARGV[14])
 end
 local first_time = ARGV[9] == "0"

@@ -5,7 +5,7 @@ local function refusal(k, ticket)
   read(k, name, caller_name)
   local at, caller, class = of(ticket.class), k.used[caller_name], ticket.class
   local mine = caller and not ticket.first_try and select(2, promises_to(k, caller))
-  local kept = mine and 0 or due(k, class)
+  local kept = mine and 0 or math.min(due(k, class), math.floor(k.tally[at + MAX_TICKETS] / 2))
   local wait, patience = wait_ms(k, class, k.used[name], kept), ticket.deadline_us / 1000 - k.now_ms
   local full = k.tally[at + TICKETS] + kept >= k.tally[at + MAX_TICKETS]
     or k.tally[at + BYTES] + ticket.bytes > k.tally[at + MAX_BYTES]
