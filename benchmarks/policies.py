@@ -84,6 +84,7 @@ class Ours:
             cost=request.guess,
             body_bytes=0,
             arrived_us=request.at_us,
+            due_us=request.deadline_us,
             deadline_us=request.deadline_us,
             weights=(request.weight, 1.0),
         )

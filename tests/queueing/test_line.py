@@ -237,7 +237,7 @@ class Late(Store):
 
 
 async def test_who_leaves_while_it_enters_keeps_no_seat(store: Store, store_url: str) -> None:
-    """The store may hear of the leaving first: the seat it lends then is given back all the same."""
+    """The store may hear of the leaving first: the seat it lends then is given back even so."""
     late = Late(store_url, timeout_ms=5_000)
     line = Line(late, ["m"], CLASSES)
     await registry.beat(store, "m", "r", 1, AT)
