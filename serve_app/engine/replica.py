@@ -23,7 +23,7 @@ from serve_app.settings import Store as StoreSettings
 from serve_app.store import Address, Store, registry, store_url
 
 BEAT_S = 0.5
-BEAT_HEALTH_S = 2.0
+BEAT_HEALTH_S = 1.0
 LOGS_KEPT = 20
 _log = logging.getLogger("sluicegate.engine")
 

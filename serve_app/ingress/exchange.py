@@ -170,9 +170,11 @@ class Exchange:
         return told
 
     def note_seat(self, served_class: str, waited_ms: float) -> None:
-        """Note class and time in line for the reply's headers and the log."""
+        """Note class and time in line for headers and log; first its own class, then the served."""
         self.seated_s = time.perf_counter()
-        self.headers_out["x-served-class"] = self.notes["class"] = served_class
+        self.headers_out["x-served-class"] = served_class
+        if self.notes.setdefault("class", served_class) != served_class:
+            self.notes["served_class"] = served_class  # waiting has lifted it
         self.note_wait(waited_ms)
 
     def note_wait(self, waited_ms: float) -> None:

@@ -52,6 +52,13 @@ def headers(err: GateError) -> dict[str, str]:
     return told
 
 
-def event(err: GateError) -> bytes:
-    """Return the event that ends a broken stream; no ``[DONE]`` follows."""
-    return b"event: error\ndata: " + json.dumps(body(err)).encode() + b"\n\n"
+def event(err: GateError, path: str = "") -> bytes:
+    """Return the event that ends a broken stream; no ``[DONE]`` follows.
+
+    What headers would have told of a refusal stands in its details.
+    """
+    told = body(err, path)
+    if err.retry_after_s is not None:
+        details = told["error"].get("details") or {}
+        told["error"]["details"] = {**details, "retry_after_s": round(err.retry_after_s, 3)}
+    return b"event: error\ndata: " + json.dumps(told).encode() + b"\n\n"

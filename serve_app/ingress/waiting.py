@@ -17,6 +17,8 @@ def telling(gate: Gate, exchange: Exchange, call: Call) -> Telling | None:
 
     async def tell(ahead: int, waited_s: float) -> None:
         if not exchange.started:
+            for name in ("x-queue-time-ms", "x-served-class"):
+                exchange.headers_out.pop(name, None)
             await exchange.start(200, STREAM)
         told = f": waiting in line for {waited_s:.0f} s, at most {ahead} ahead\n\n"
         await exchange.write(told.encode())

@@ -84,15 +84,15 @@ class Desk:
         ), bool(new)
 
     async def waiting(self, model: str, most: int = 100) -> list[Waiting]:
-        """Return at most ``most`` requests that wait, the oldest of each class first.
+        """Return the requests that wait, at most ``most`` of each class, the oldest first.
 
         Raises:
             StoreUnavailable: nobody can tell.
         """
         found: list[Waiting] = []
         for rank in range(len(self._ranks)):
-            found += await self._page(model, rank, most - len(found), "")
-        return found
+            found += await self._page(model, rank, most, "")
+        return sorted(found, key=lambda one: one.arrived_us)
 
     async def whose(self, ticket: str) -> Waiting | None:
         """Return the request that operators call ``ticket``; None if it does not wait.

@@ -102,7 +102,7 @@ class Line(Tending):
             seat = await self._take(ticket, waiter, asks, avoid, telling)
             yield seat
         finally:
-            cost = self._cost(*seat.used) if seat is not None and seat.used is not None else -1
+            cost = 0 if seat is None else -1 if seat.used is None else self._cost(*seat.used)
             if (
                 not waiter.entered
             ):  # the store may yet take it in, after it has left: it leaves twice
@@ -128,6 +128,8 @@ class Line(Tending):
         self, ticket: str, waiter: Waiter, asks: Asks, avoid: str, telling: Telling | None
     ) -> Seat:
         began_s, waited_ms = time.monotonic(), asks.waited_ms
+        if self._closing:
+            raise self._closed()
         self._waiting[ticket] = waiter  # before the store can call us
         try:
             said, *rest = await self._enter(ticket, waiter, avoid)
@@ -171,7 +173,8 @@ class Line(Tending):
                     ticket, waiter.model, avoid=avoid, patience_s=min(left_s, TEND_S)
                 )
                 if seat is not None:
-                    return ["here", waiter.args[0], *seat, waiter.arrived_us]
+                    arrived_us = waiter.arrived_us or time.time_ns() // 1_000
+                    return ["here", waiter.args[0], *seat, arrived_us]
                 if in_vain:
                     raise
 
@@ -240,9 +243,7 @@ class Line(Tending):
 
     async def close(self) -> None:
         """Turn away whoever waits, give everything back and stop. Never raises."""
-        await self._stop(
-            ShuttingDown("This gateway is shutting down; try again.", retry_after_s=1.0)
-        )
-        with suppress(StoreUnavailable):
-            for names in self._keys.values():
+        await self._stop()
+        for names in self._keys.values():
+            with suppress(StoreUnavailable):
                 await self._store.run("line_retire", names, [self._channel])

@@ -1,15 +1,19 @@
 """The moves of one ticket: into the line, out of it, onto a seat, away. Pure; no rules are here.
 
-``lua/shared/moves.lua`` does the same in the store.
+``lua/shared/charge.lua``, ``waiting.lua`` and ``seats.lua`` do the same in the store.
 """
 
 from serve_app.queueing import drain
 from serve_app.queueing.flows import Flow, class_of, units
 from serve_app.queueing.state import LineState, Ticket
 
+REAPED_AT_ONCE = 256
+"""Tickets that one step takes from the silent at most; the next one goes on."""
+
 
 def roll(state: LineState, now_ms: int) -> None:
-    """Count from now on in the window of ``now_ms``."""
+    """Begin a step: count from now on in the window of ``now_ms``."""
+    state.budget = REAPED_AT_ONCE
     number = drain.window_of(now_ms)
     for window in (state.ended, state.lent_ms, *(one.taken for one in state.tallies)):
         window.roll(number)

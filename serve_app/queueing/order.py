@@ -5,7 +5,7 @@ The laws, each a property in the tests:
 
     Nobody overtakes inside a caller's requests: earliest deadline, then first come.
     No replica lends beyond its seats times the ceiling of the class served.
-    No ticket waits that could sit.
+    No ticket waits that could sit, for longer than from one tending to the next.
     Between two flows of a class that both wait, what they were served per weight never differs by
         more than the dearest ticket of each; the same among the callers of a tenant.
     Idle time banks nothing: who begins to wait is not ahead of those that wait.
@@ -18,7 +18,7 @@ The laws, each a property in the tests:
 """
 
 from serve_app.queueing.moves import flows_of, forget, place, pull, push, roll, sit, turn
-from serve_app.queueing.promises import Told, fulfil, refusal
+from serve_app.queueing.promises import Told, forget_stale, fulfil, refusal
 from serve_app.queueing.state import LineState, Replica, Ticket
 
 REPLICA_SILENT_MS = 2_500
@@ -27,7 +27,6 @@ IDLE_MS = 600_000
 """After so long a flow that neither waits nor comes is forgotten, with its debt."""
 
 SEATED_AT_ONCE = LIFTED_AT_ONCE = FORGOTTEN_AT_ONCE = 64
-REAPED_AT_ONCE = 256
 """What one step does at most; the next one goes on."""
 
 
@@ -42,7 +41,6 @@ def enter(
     ticket: Ticket,
     *,
     now_us: int,
-    avoid: str = "",
     again: bool = False,
 ) -> Told:
     """Seat ``ticket``, let it wait, or turn it away.
@@ -52,17 +50,18 @@ def enter(
         name: of the ticket; one that is known already enters once.
         ticket: as it comes.
         now_us: the time.
-        avoid: a replica that just failed it.
         again: it was in line before: no bound turns it away.
     """
     now_ms = now_us // 1_000
-    state.beats.put("g:" + channel_of(name), now_ms)
+    channel = channel_of(name)
+    if "g:" + channel not in state.beats:
+        state.beats.put("e:" + channel, now_ms)
     roll(state, now_ms)
     if name in state.tickets:
         return Told("seated" if state.tickets[name].replica else "waiting")
     if state.mode == "draining" and not again:
         return Told("draining")
-    replica = roomiest(state, ticket.class_, avoid)
+    replica = roomiest(state, ticket.class_, ticket.avoid)
     first = state.turns.first()
     if replica is not None and (first is None or first[0][0] > ticket.class_):
         _, caller = flows_of(state, ticket, now_ms)
@@ -83,6 +82,7 @@ def leave(state: LineState, name: str, cost: int, *, now_us: int) -> str:
     roll(state, now_us // 1_000)
     ticket = state.tickets.get(name)
     if ticket is None:
+        state.cancelled.discard(name)
         return "gone"
     said = "seat" if ticket.replica else "line"
     forget(state, name, ticket, now_us, cost=cost)
@@ -103,14 +103,24 @@ def beat(state: LineState, replica: str, seats: int, *, now_us: int) -> int:
 
 def tend(state: LineState, channel: str, *, now_us: int) -> None:
     """Renew a gateway, forget the silent and seat whom there is room for."""
-    state.beats.put("g:" + channel, now_us // 1_000)
+    now_ms = now_us // 1_000
+    state.beats.put("g:" + channel, now_ms)
+    state.beats.drop("e:" + channel)
     tidy(state, now_us)
-    forget_idle(state, now_us // 1_000)
+    forget_idle(state, now_ms)
+    for tally in state.tallies:
+        forget_stale(tally, now_ms)
     seat_next(state, now_us)
 
 
 def withdraw(state: LineState, replica: str, *, now_us: int) -> None:
     """Take a replica out, with the seats it lent; nobody is charged for those."""
+    tidy(state, now_us)
+    _withdrawn(state, replica, now_us)
+    seat_next(state, now_us)
+
+
+def _withdrawn(state: LineState, replica: str, now_us: int) -> None:
     if replica in state.replicas:
         state.replicas[replica].seats, state.replicas[replica].gone = 0, True
         place(state, replica)
@@ -121,19 +131,39 @@ def withdraw(state: LineState, replica: str, *, now_us: int) -> None:
 
 def retire(state: LineState, channel: str, *, now_us: int) -> None:
     """Take a gateway out, with its tickets and seats."""
+    tidy(state, now_us)
+    _retired(state, "g:" + channel, now_us)
+    seat_next(state, now_us)
+
+
+def _retired(state: LineState, owner: str, now_us: int) -> None:
+    channel = owner[2:]
     held = [name for name in state.tickets if channel_of(name) == channel]
-    _emptied(state, "g:" + channel, held, now_us)
+    held += [name for name in state.cancelled if channel_of(name) == channel]
+    _emptied(state, owner, held, now_us)
 
 
 def _emptied(state: LineState, owner: str, held: list[str], now_us: int, *, cost: int = -1) -> bool:
     """Take away what ``owner`` holds; return whether that was all, or the next step goes on."""
-    for name in sorted(held)[:REAPED_AT_ONCE]:
-        forget(state, name, state.tickets[name], now_us, cost=cost)
-    if len(held) < REAPED_AT_ONCE:
+    budget = state.budget
+    kinds = {name: _kind(state, name) for name in held}
+    for name in sorted(held, key=lambda one: (kinds[one], one))[:budget]:
+        if name in state.tickets:
+            forget(state, name, state.tickets[name], now_us, cost=cost)
+        state.cancelled.discard(name)
+    state.budget -= min(len(held), budget)
+    if len(held) < budget:
         state.beats.drop(owner)
     else:
         state.beats.put(owner, 0)
-    return len(held) < REAPED_AT_ONCE
+    return len(held) < budget
+
+
+def _kind(state: LineState, name: str) -> str:
+    """Return how a ticket stands: it sits, waits, or was sent away."""
+    if name not in state.tickets:
+        return "x"
+    return "s" if state.tickets[name].replica else "w"
 
 
 def cancel(state: LineState, name: str, *, now_us: int) -> bool:
@@ -143,6 +173,7 @@ def cancel(state: LineState, name: str, *, now_us: int) -> bool:
     if ticket is None or ticket.replica:
         return False
     forget(state, name, ticket, now_us)
+    state.cancelled.add(name)
     seat_next(state, now_us)
     return True
 
@@ -175,9 +206,9 @@ def _reap(state: LineState, now_us: int) -> None:
     for who in list(state.beats)[:FORGOTTEN_AT_ONCE]:
         beat_ms = state.beats.key(who)
         if who[0] == "r" and beat_ms <= now_ms - REPLICA_SILENT_MS:
-            withdraw(state, who[2:], now_us=now_us)
-        elif who[0] == "g" and beat_ms <= now_ms - GATEWAY_SILENT_MS:
-            retire(state, who[2:], now_us=now_us)
+            _withdrawn(state, who[2:], now_us)
+        elif who[0] != "r" and beat_ms <= now_ms - GATEWAY_SILENT_MS:
+            _retired(state, who, now_us)
 
 
 def forget_idle(state: LineState, now_ms: int) -> None:
@@ -208,6 +239,7 @@ def seat_next(state: LineState, now_us: int) -> list[str]:
             forget(state, name, ticket, now_us)
             continue
         pull(state, name, ticket)
+        replica = roomiest(state, first[0][0], ticket.avoid) or replica
         sit(state, name, ticket, replica, rank=first[0][0], now_us=now_us)
         seated.append(name)
     return seated

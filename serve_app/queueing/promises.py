@@ -16,6 +16,7 @@ from serve_app.queueing.state import LineState, Tally, Ticket
 FORGOTTEN_AT_ONCE = 64
 """Promises that nobody came for, forgotten by one step at most."""
 
+FOREVER_MS = 10**13
 PROMISED_AT_ONCE = 64
 """Places that are kept for one caller at most."""
 
@@ -57,7 +58,11 @@ def refusal(state: LineState, name: str, ticket: Ticket, now_ms: int) -> Told | 
     tally, rule = state.tallies[ticket.class_], state.rules[ticket.class_]
     caller = state.flows.get(ticket.caller_flow)
     mine = caller and not ticket.is_first_try and _kept_for(caller, now_ms)
-    kept = 0 if mine else min(_due(state, tally, now_ms), rule.max_tickets // 2)
+    forget_stale(tally, now_ms)
+    # seats may come free in one burst: for all who come within the time of one seat
+    soon_ms = state.lent_ms.total // max(state.ended.total, 1)
+    kept = 0 if mine else _kept_until(tally, now_ms + soon_ms, now_ms)
+    kept = min(kept, rule.max_tickets // 2)
     wait, patience = wait_ms(state, ticket, kept, now_ms), ticket.deadline_us / 1_000 - now_ms
     full = tally.waiting + kept >= rule.max_tickets
     if not full and tally.body_bytes + ticket.body_bytes <= rule.max_bytes and wait <= patience:
@@ -65,7 +70,7 @@ def refusal(state: LineState, name: str, ticket: Ticket, now_ms: int) -> Told | 
             fulfil(state, ticket, caller, now_ms)
         return None
     rate = _left(state, ticket.class_, now_ms)
-    after = max(drain.wait_ms(len(tally.promised), rate), wait - patience)
+    after = max(drain.wait_ms(_kept_until(tally, FOREVER_MS, now_ms), rate), wait - patience)
     if 0 < after <= drain.RETRY_MAX_S * 1_000:
         _promise(state, name, ticket, now_ms, int(after))
     return Told("late" if wait > patience else "full", wait, after)
@@ -100,18 +105,18 @@ def fulfil(state: LineState, ticket: Ticket, caller: Flow, now_ms: int) -> None:
             promised.drop(first[1])
 
 
-def _due(state: LineState, tally: Tally, now_ms: int) -> int:
-    """Return how many places are kept now; what was kept too long is forgotten.
-
-    Seats may come free in one burst: places are kept for all who come within the time of one seat.
-    """
+def forget_stale(tally: Tally, now_ms: int) -> None:
+    """Forget places that were kept too long."""
     for _ in range(FORGOTTEN_AT_ONCE):
         first = tally.promised.first()
         if first is None or first[0] > now_ms - drain.GRACE_MS:
             break
         tally.promised.drop(first[1])
-    soon_ms = state.lent_ms.total // max(state.ended.total, 1)
-    return tally.promised.up_to(now_ms + soon_ms)
+
+
+def _kept_until(tally: Tally, until_ms: int, now_ms: int) -> int:
+    """Return how many places are kept for whoever comes until then."""
+    return tally.promised.up_to(until_ms) - tally.promised.up_to(now_ms - drain.GRACE_MS)
 
 
 def _left(state: LineState, class_: int, now_ms: int) -> float:

@@ -39,6 +39,7 @@ class Ticket:
         deadline_us: until when it waits.
         weights: its tenant's and its caller's.
         is_first_try: whether its client says that it was not told to come; never kept.
+        avoid: a replica that just failed it; empty for none.
         replica: where it is seated; empty while it waits.
         rank: the class it was seated as.
         seated_us: since when.
@@ -56,6 +57,7 @@ class Ticket:
     deadline_us: int
     weights: tuple[float, float] = (1.0, 1.0)
     is_first_try: bool = False
+    avoid: str = ""
     replica: str = ""
     rank: int = 0
     seated_us: int = 0
@@ -121,9 +123,12 @@ class LineState:
         lifts: when each is next lifted, us.
         replicas: by name.
         room: those that offer seats, the emptiest first.
-        beats: last sign of life of ``r:replica`` and ``g:channel``, ms.
+        beats: last sign of life of ``r:replica`` and ``g:channel``, ms; of ``e:channel``: one that
+            sent a ticket and was not known.
         lent: seats lent, all together.
         ended, lent_ms: seats given back lately, and how long they were lent.
+        cancelled: tickets that operators sent away, until their gateways know.
+        budget: tickets that the present step may still take from the silent.
     """
 
     rules: list[Rule]
@@ -140,6 +145,8 @@ class LineState:
     lent: int = 0
     ended: Window = field(default_factory=Window)
     lent_ms: Window = field(default_factory=Window)
+    cancelled: set[str] = field(default_factory=set)
+    budget: int = 0
 
     def __post_init__(self) -> None:
         self.tallies = self.tallies or [Tally() for _ in self.rules]

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
-from serve_app.errors import GateError, QueueCancelled, StoreUnavailable
+from serve_app.errors import QueueCancelled, ShuttingDown, StoreUnavailable
 from serve_app.queueing.desk import Desk
 from serve_app.queueing.local import LocalSeats
 from serve_app.queueing.seat import Load
@@ -25,6 +25,9 @@ from serve_app.store import Store
 TEND_S = 0.25
 AT_ONCE = 1_000
 """Tickets of one model that are paid, or asked for, in one round trip."""
+
+AGAIN_AT_ONCE = 200
+"""Tickets that are put back in one round trip."""
 
 _log = logging.getLogger("sluicegate.queueing")
 
@@ -95,6 +98,7 @@ class Tending(Desk):
         self._tasks: list[asyncio.Task[None]] = []
         self._also: list[Callable[[], Awaitable[None]]] = []
         self._closing = False
+        self._forgotten = set(self._keys)
         self.loads = {model: Load() for model in self._keys}
         self._troubled = {"the line": True, "the chores": True}
 
@@ -117,12 +121,16 @@ class Tending(Desk):
         loops = (self._hear(), self._tend(), self._do_chores())
         self._tasks = [asyncio.create_task(loop) for loop in loops]
 
-    async def _stop(self, refusal: GateError) -> None:
+    @staticmethod
+    def _closed() -> ShuttingDown:
+        return ShuttingDown("This gateway is shutting down; try again.", retry_after_s=1.0)
+
+    async def _stop(self) -> None:
         """Turn away whoever waits, and stop."""
         self._closing = True
         for waiter in self._waiting.values():
             if not waiter.turn.done():
-                waiter.turn.set_exception(refusal)
+                waiter.turn.set_exception(self._closed())
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -172,17 +180,17 @@ class Tending(Desk):
 
     async def _see_to(self, model: str) -> None:
         """Show that we live, take the counts, and wake whom a lost message forgot."""
-        self.loads[model], forgotten = await self._counted(model, self._channel)
+        known = model not in self._forgotten
+        self._forgotten.add(model)  # until we know better: an answer may be lost
+        self.loads[model], is_new = await self._counted(model, self._channel)
         if self._local.open:
-            known = await self._store.hashes(self._keys[model][:2])
-            self._local.know(model, *known, gateways=self.loads[model].gateways)
-        mine = [ticket for ticket, waiter in self._waiting.items() if waiter.model == model]
-        if not mine:
-            return
-        if forgotten:
-            for ticket in mine:
-                await self._enter_again(ticket)
-        await self._wake_the_seated(model)
+            at = await self._store.hashes(self._keys[model][:2])
+            self._local.know(model, *at, gateways=self.loads[model].gateways)
+        if is_new or not known:
+            await self._enter_again(model)
+        self._forgotten.discard(model)
+        if any(waiter.model == model for waiter in self._waiting.values()):
+            await self._wake_the_seated(model)
 
     async def _wake_the_seated(self, model: str) -> None:
         after = ""
@@ -195,22 +203,38 @@ class Tending(Desk):
                 return
             after = told[-4]
 
-    async def _enter_again(self, ticket: str) -> None:
-        """Put back a ticket that the store forgot, in its old place."""
-        waiter = self._waiting.get(ticket)
-        if waiter is None or waiter.turn.done() or not waiter.arrived_us:
-            return
-        args = [ticket, *waiter.args, *waiter.times, "", 0, self._rules]
-        said, *rest = await self._store.run("line_enter", self._keys[waiter.model], args)
-        if said == "seated":
-            self._wake(ticket, rest[1], rest[0], rest[2])
+    async def _enter_again(self, model: str) -> None:
+        """Put back the tickets that the store may have forgotten, in their old places."""
+        mine = [
+            (ticket, waiter)
+            for ticket, waiter in self._waiting.items()
+            if waiter.model == model and waiter.arrived_us and not waiter.turn.done()
+        ]
+        for at in range(0, len(mine), AGAIN_AT_ONCE):
+            some = mine[at : at + AGAIN_AT_ONCE]
+            try:
+                await self._store.run_many(
+                    "line_enter",
+                    [
+                        (
+                            self._keys[model],
+                            [ticket, *waiter.args, *waiter.times, "", 0, self._rules],
+                        )
+                        for ticket, waiter in some
+                    ],
+                )
+            finally:
+                for ticket, _ in some:
+                    if ticket not in self._waiting:  # it has left meanwhile, perhaps before
+                        self._owed[ticket] = model, 0
 
     async def _pay(self, model: str) -> None:
         """Give back a bounded part of what is owed to the line of ``model``."""
         names = self._keys[model]
         owed = [(one, cost) for one, (whose, cost) in self._owed.items() if whose == model]
-        await self._store.run_many(
+        told = await self._store.run_each(
             "line_leave", [(names, [ticket, cost]) for ticket, cost in owed[:AT_ONCE]]
         )
-        for ticket, _ in owed[:AT_ONCE]:
-            del self._owed[ticket]
+        for (ticket, _), said in zip(owed, told, strict=False):
+            if not isinstance(said, StoreUnavailable):
+                del self._owed[ticket]

@@ -78,10 +78,9 @@ class Both:
             self.now_us + left_us,
             weights,
             first_try,
+            avoid,
         )
-        told = order.enter(
-            self.twin, name, ticket, now_us=self.now_us, avoid=avoid, again=arrived_us > 0
-        )
+        told = order.enter(self.twin, name, ticket, now_us=self.now_us, again=arrived_us > 0)
         assert said == told.said
         if said == "seated":
             mine = self.twin.tickets[name]
@@ -109,7 +108,7 @@ class Both:
             twin.lent,
             len([one for one in twin.replicas.values() if one.seats or not one.gone]),
             sum(one.seats for one in twin.replicas.values()),
-            sum(who.startswith("g:") for who in twin.beats),
+            sum(who[0] != "r" for who in twin.beats),
             new,
         ]
         counts = [[t.waiting, t.body_bytes, t.running] for t in twin.tallies]
@@ -117,14 +116,11 @@ class Both:
 
     def withdraw(self, replica: str) -> None:
         self.run("withdraw", replica)
-        order.tidy(self.twin, self.now_us)
         order.withdraw(self.twin, replica, now_us=self.now_us)
 
     def retire(self, gateway: str) -> None:
         self.run("retire", gateway)
-        order.tidy(self.twin, self.now_us)
         order.retire(self.twin, gateway, now_us=self.now_us)
-        order.seat_next(self.twin, self.now_us)
 
     def cancel(self, name: str) -> None:
         waited = order.cancel(self.twin, name, now_us=self.now_us)
@@ -185,7 +181,7 @@ def ticket_values(one: Ticket) -> list[Any]:
     what = [one.class_, one.tenant, one.caller, one.cost, one.body_bytes]
     when = [one.arrived_us, one.due_us, one.deadline_us]
     where = [one.replica, one.rank, one.seated_us]
-    return [*what, *when, *one.weights, *where, *one.charged]
+    return [*what, *when, *one.weights, *where, *one.charged, one.avoid]
 
 
 def of_twin(state: LineState) -> dict[str, Any]:
@@ -233,6 +229,7 @@ def of_twin(state: LineState) -> dict[str, Any]:
                 f"g:{order.channel_of(name)}|{'s' if one.replica else 'w'}|{name}"
                 for name, one in state.tickets.items()
             ]
+            + [f"g:{order.channel_of(name)}|x|{name}" for name in state.cancelled]
             + [f"r:{one.replica}|{name}" for name, one in state.tickets.items() if one.replica]
         ),
         "seats": {name: one.seats for name, one in state.replicas.items() if not one.gone},

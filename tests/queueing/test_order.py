@@ -30,6 +30,8 @@ class Laws(RuleBasedStateMachine):
         self.seats_lent: dict[str, int] = {}
         self.charged: dict[str, int] = {}
         order.beat(self.state, "r0", 4, now_us=self.now_us)
+        for gateway in "gh":
+            order.tend(self.state, gateway, now_us=self.now_us)
 
     def seen(self) -> None:
         """Look at who was seated by the last step: nobody overtook inside a caller's line."""
@@ -105,14 +107,11 @@ class Laws(RuleBasedStateMachine):
         """A gateway is silent too long: what it held is gone, the others keep their places."""
         others = {one for one in self.state.tickets if order.channel_of(one) != gateway}
         turns = [*self.state.turns]
-        if "g:" + gateway in self.state.beats:
-            self.state.beats.put("g:" + gateway, self.now_us // 1_000 - 6_000)
-            order.tidy(self.state, self.now_us)
-        assert (
-            others == set(self.state.tickets)
-            or "g:" + gateway in self.state.beats
-            or not [one for one in self.state.tickets if order.channel_of(one) == gateway]
-        )
+        for mark in ("g:", "e:"):
+            if mark + gateway in self.state.beats:
+                self.state.beats.put(mark + gateway, self.now_us // 1_000 - 6_000)
+        order.tidy(self.state, self.now_us)
+        assert set(self.state.tickets) == others
         assert [one for one in turns if one in self.state.turns] == [*self.state.turns]
         order.seat_next(self.state, self.now_us)
 
@@ -319,6 +318,8 @@ def test_the_silent_are_forgotten_and_nobody_else() -> None:
     """A dead gateway's tickets and seats go; the order of the others stays."""
     state = LineState(list(RULES))
     order.beat(state, "r", 2, now_us=0)
+    for gateway in ("dead", "alive"):
+        order.tend(state, gateway, now_us=0)
     for number, gateway in enumerate(["dead", "alive", "dead", "alive", "alive"]):
         ticket = Ticket(1, "t", "k", 1, 0, number, 10**9, 10**9)
         order.enter(state, f"{gateway}/{number}", ticket, now_us=number)

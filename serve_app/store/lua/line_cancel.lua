@@ -42,5 +42,6 @@ end
 forget(k, ticket, -1)
 seat_next(k)
 closed(k)
+redis.call("ZADD", k.held, 0, held_by(ticket, "x"))
 redis.call("PUBLISH", channel_of(ticket.name), ticket.name)
 return {ticket.tenant, ticket.caller}

@@ -62,7 +62,8 @@ local ticket = {name = ARGV[1], class = tonumber(ARGV[2]), tenant = ARGV[3], cal
                 cost = tonumber(ARGV[7]), bytes = tonumber(ARGV[8]),
                 arrived_us = first_time and k.now_us or tonumber(ARGV[9]), replica = "", rank = 0,
                 seated_us = 0, charged = 0, caller_charged = 0,
-                first_try = ARGV[13] == "1"}
+                first_try = ARGV[13] == "1",
+                avoid = ARGV[12]}
 ticket.due_us = ticket.arrived_us + tonumber(ARGV[10])
 ticket.deadline_us = k.now_us + tonumber(ARGV[11])
-return entered(k, ticket, ARGV[12], first_time)
+return entered(k, ticket, first_time)

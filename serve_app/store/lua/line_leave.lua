@@ -38,6 +38,8 @@ if ticket then
   said = ticket.replica == "" and "line" or "seat"
   forget(k, ticket, tonumber(ARGV[2]))
   seat_next(k)
+else
+  redis.call("ZREM", k.held, held_by({name = ARGV[1]}, "x"))
 end
 closed(k)
 return said

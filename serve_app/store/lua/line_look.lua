@@ -1,5 +1,5 @@
 --[[
-Tell a gateway which of its tickets sit, so that a lost message costs a moment only. One atomic step;
+Tell a gateway which of its tickets sit or were sent away, should a message be lost. One atomic step;
 it changes nothing.
 
 KEYS[1]  replicas      hash: replica -> how to reach it
@@ -22,7 +22,7 @@ ARGV[1]  channel       the gateway's wake channel
 ARGV[2]  after         the last ticket that was told; empty for the first
 ARGV[3]  size          tickets at most
 
-Returns  {ticket, replica, rank, info, ticket, ...}
+Returns  {ticket, replica, rank, info, ticket, ...}   no replica: it was sent away
 Clock    the store's TIME
 Twin     none: it changes nothing
 ]]
@@ -35,8 +35,14 @@ local held = redis.call("ZRANGE", k.held, "(" .. prefix .. ARGV[2], "(" .. prefi
                         "BYLEX", "LIMIT", 0, ARGV[3])
 for _, one in ipairs(held) do
   local ticket = ticket_of(k, string.sub(one, #prefix + 1))
-  local info = redis.call("HGET", k.replicas, ticket.replica) or ""
-  for _, value in ipairs({ticket.name, ticket.replica, ticket.rank, info}) do
+  local info = ticket and redis.call("HGET", k.replicas, ticket.replica)
+  for _, value in ipairs(info and {ticket.name, ticket.replica, ticket.rank, info} or {}) do
+    told[#told + 1] = value
+  end
+end
+for _, one in ipairs(redis.call("ZRANGE", k.held, "[g:" .. ARGV[1] .. "|x|", "(g:" .. ARGV[1] ..
+                                "|x|~", "BYLEX", "LIMIT", 0, ARGV[3])) do
+  for _, value in ipairs({string.match(one, "|([^|]*)$"), "", 0, ""}) do
     told[#told + 1] = value
   end
 end

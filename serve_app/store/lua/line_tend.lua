@@ -36,16 +36,14 @@ Twin     serve_app/queueing/order.py
 --@include next
 --@include reap
 --@include drain
+--@include promises
 local k = opened()
 set_rules(k, ARGV[2])
-local new = 0
-if ARGV[1] ~= "" then
-  new = redis.call("ZADD", k.beats, k.now_ms, "g:" .. ARGV[1])
-end
+local new = ARGV[1] ~= "" and redis.call("ZADD", k.beats, k.now_ms, "g:" .. ARGV[1]) or 0
+redis.call("ZREM", k.beats, "e:" .. ARGV[1])
 tidy(k)
 forget_idle(k)
 seat_next(k)
-closed(k)
 
 local function oldest_ms(class)
   local low, high = class * BY_CLASS, (class + 1) * BY_CLASS - 1
@@ -54,16 +52,19 @@ local function oldest_ms(class)
   return found[2] and k.now_ms - (tonumber(found[2]) - low) or 0
 end
 
-local seats = 0
+local seats, replicas = 0, redis.call("HLEN", k.replicas)
 for _, offered in ipairs(redis.call("HVALS", k.capacity)) do
   seats = seats + tonumber(offered)
 end
-local replicas, beats = redis.call("HLEN", k.replicas), redis.call("ZCARD", k.beats)
-local told = {k.tally[MODE], k.tally[LENT], replicas, seats, math.max(beats - replicas, 0), new,
+local gateways = math.max(redis.call("ZCARD", k.beats) - replicas, 0)
+local told = {k.tally[MODE], k.tally[LENT], replicas, seats, gateways, new,
               string.format("%.6f", freed_per_ms(k) * 1000)}
 for class = 0, classes(k) - 1 do
   local at = of(class)
+  forget_stale(k, class)
+  local wait = string.format("%.3f", wait_ms(k, class, nil, 0))
   told[#told + 1] = {k.tally[at + TICKETS], k.tally[at + BYTES], k.tally[at + RUNNING],
-                     oldest_ms(class), string.format("%.3f", wait_ms(k, class, nil, 0))}
+                     oldest_ms(class), wait}
 end
+closed(k)
 return told

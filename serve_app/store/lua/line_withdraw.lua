@@ -35,5 +35,6 @@ Twin     serve_app/queueing/order.py
 local k = opened()
 tidy(k)
 withdraw(k, ARGV[1])
+seat_next(k)
 closed(k)
 return 1

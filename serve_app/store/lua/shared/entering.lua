@@ -11,8 +11,8 @@ local function told(k, ticket)
 end
 
 -- Seats a newcomer at once if nobody is before it; whether it did.
-local function seated_at_once(k, ticket, avoid)
-  local replica, rank = roomiest(k, ticket.class, avoid), first_turn(k)
+local function seated_at_once(k, ticket)
+  local replica, rank = roomiest(k, ticket.class, ticket.avoid), first_turn(k)
   if not replica or (rank and rank <= ticket.class) then
     return false
   end
@@ -22,15 +22,18 @@ local function seated_at_once(k, ticket, avoid)
   return true
 end
 
-local function entered(k, ticket, avoid, first_time)
-  redis.call("ZADD", k.beats, k.now_ms, "g:" .. channel_of(ticket.name))
+local function entered(k, ticket, first_time)
+  local channel = channel_of(ticket.name)
+  if not redis.call("ZSCORE", k.beats, "g:" .. channel) then
+    redis.call("ZADD", k.beats, k.now_ms, "e:" .. channel) -- until it tends, which tells it
+  end
   local known = ticket_of(k, ticket.name)
   if known then
     return told(k, known)
   elseif k.tally[MODE] == "draining" and first_time then
     closed(k)
     return {"draining"}
-  elseif seated_at_once(k, ticket, avoid) then
+  elseif seated_at_once(k, ticket) then
     return told(k, ticket)
   end
   if first_time then

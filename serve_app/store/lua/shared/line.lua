@@ -42,7 +42,7 @@ local function opened()
   local k = {replicas = KEYS[1], capacity = KEYS[2], lent = KEYS[3], room = KEYS[4],
              beats = KEYS[5], tickets = KEYS[6], held = KEYS[7], ages = KEYS[8], line = KEYS[9],
              callers = KEYS[10], turns = KEYS[11], lifts = KEYS[12], flows = KEYS[13],
-             seen = KEYS[14], promised = KEYS[15], counts = KEYS[16], used = {}, seats = {},
+             seen = KEYS[14], promised = KEYS[15], counts = KEYS[16], used = {}, seats = {}, budget = 256,
              now_us = time[1] * 1000000 + time[2]}
   k.now_ms = math.floor(k.now_us / 1000)
   local text = redis.call("GET", k.counts)

@@ -39,6 +39,7 @@ local function seat_next(k)
       return
     end
     local ticket = next_of(k, name)
+    replica = roomiest(k, rank, ticket.avoid)
     if ticket.deadline_us < k.now_us then
       forget(k, ticket, -1)
     else

@@ -38,19 +38,23 @@ local function fulfil(k, ticket, caller)
   caller[PROMISED] = table.concat(left, " ")
 end
 
--- How many places of a class are kept, also for who comes within the time of one seat; what was
--- kept too long is forgotten.
-local function due(k, class)
+-- Forgets what was kept too long.
+local function forget_stale(k, class)
+  if k.tally[of(class) + KEPT] > 0 then
+    local low, high = promised(k, class, 0, k.now_ms - GRACE_MS)
+    local stale = redis.call("ZRANGE", k.promised, low, high, "BYSCORE", "LIMIT", 0, 64)
+    if #stale > 0 then
+      unkept(k, class, unpack(stale))
+    end
+  end
+end
+
+-- How many places of a class are kept for whoever comes until then.
+local function kept_until(k, class, until_ms)
   if k.tally[of(class) + KEPT] == 0 then
     return 0
   end
-  local low, high = promised(k, class, 0, k.now_ms - GRACE_MS)
-  local stale = redis.call("ZRANGE", k.promised, low, high, "BYSCORE", "LIMIT", 0, PROMISED_AT_ONCE)
-  if #stale > 0 then
-    unkept(k, class, unpack(stale))
-  end
-  local soon_ms = math.floor(lately(k, LENT_MS) / math.max(lately(k, ENDED), 1))
-  return redis.call("ZCOUNT", k.promised, promised(k, class, 0, k.now_ms + soon_ms))
+  return redis.call("ZCOUNT", k.promised, promised(k, class, k.now_ms - GRACE_MS + 1, until_ms))
 end
 
 local function promise(k, ticket, after_ms)

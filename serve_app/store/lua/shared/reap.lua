@@ -1,17 +1,22 @@
 -- Twin: serve_app/queueing/order.py. Needs next.lua. Whoever was silent too long is gone.
 local REPLICA_SILENT_MS, GATEWAY_SILENT_MS, IDLE_MS = 2500, 5000, 600000
-local AT_ONCE, REAPED_AT_ONCE = 64, 256 -- what one step does at most; the next one goes on
+local AT_ONCE = 64 -- owners, lifts and idle flows that one step sees to at most
 
--- Takes away what `owner` (r:replica or g:channel) holds; whether that was all.
-local function emptied(k, owner, cost)
+-- Takes away what `owner` (r:replica or g:channel) holds, as much as one step may; whether that was
+-- all. The next step goes on.
+local function emptied(k, owner, cost, beat)
+  local budget = k.budget
   local held = redis.call("ZRANGE", k.held, "[" .. owner .. "|", "(" .. owner .. "|~", "BYLEX",
-                          "LIMIT", 0, REAPED_AT_ONCE)
+                          "LIMIT", 0, budget)
   for _, one in ipairs(held) do
-    forget(k, ticket_of(k, string.match(one, "|([^|]*)$")), cost)
+    local ticket = ticket_of(k, string.match(one, "|([^|]*)$"))
+    if ticket then forget(k, ticket, cost) end
+    redis.call("ZREM", k.held, one)
   end
-  redis.call(#held < REAPED_AT_ONCE and "ZREM" or "ZADD", k.beats,
-             unpack(#held < REAPED_AT_ONCE and {owner} or {0, owner}))
-  return #held < REAPED_AT_ONCE
+  k.budget = budget - #held
+  local all, whose = #held < budget, beat or owner
+  redis.call(all and "ZREM" or "ZADD", k.beats, unpack(all and {whose} or {0, whose}))
+  return all
 end
 
 local function withdraw(k, replica)
@@ -32,7 +37,7 @@ local function tidy(k)
     if string.sub(silent[i], 1, 2) == "r:" then
       withdraw(k, string.sub(silent[i], 3))
     elseif tonumber(silent[i + 1]) <= k.now_ms - GATEWAY_SILENT_MS then
-      emptied(k, silent[i], -1)
+      emptied(k, "g:" .. string.sub(silent[i], 3), -1, silent[i])
     end
   end
   for _ = 1, AT_ONCE do
@@ -53,7 +58,7 @@ local function forget_idle(k)
                           "LIMIT", 0, AT_ONCE)
   for _, name in ipairs(idle) do
     read(k, name)
-    if k.used[name][WAITING] > 0 then
+    if k.used[name] and k.used[name][WAITING] > 0 then
       redis.call("ZADD", k.seen, k.now_ms, name)
     else
       k.used[name] = nil

@@ -3,9 +3,13 @@
 local function refusal(k, ticket)
   local name, caller_name = names_of(ticket)
   read(k, name, caller_name)
+  forget_stale(k, ticket.class)
   local at, caller, class = of(ticket.class), k.used[caller_name], ticket.class
   local mine = caller and not ticket.first_try and select(2, promises_to(k, caller))
-  local kept = mine and 0 or math.min(due(k, class), math.floor(k.tally[at + MAX_TICKETS] / 2))
+  -- seats may come free in one burst: for all who come within the time of one seat
+  local soon_ms = math.floor(lately(k, LENT_MS) / math.max(lately(k, ENDED), 1))
+  local kept = mine and 0 or math.min(kept_until(k, class, k.now_ms + soon_ms),
+                                      math.floor(k.tally[at + MAX_TICKETS] / 2))
   local wait, patience = wait_ms(k, class, k.used[name], kept), ticket.deadline_us / 1000 - k.now_ms
   local full = k.tally[at + TICKETS] + kept >= k.tally[at + MAX_TICKETS]
     or k.tally[at + BYTES] + ticket.bytes > k.tally[at + MAX_BYTES]
@@ -13,7 +17,7 @@ local function refusal(k, ticket)
     if caller then fulfil(k, ticket, caller) end
     return nil
   end
-  local after = math.max(behind(k.tally[at + KEPT], left_per_ms(k, class)), wait - patience)
+  local after = math.max(behind(kept_until(k, class, BY_CLASS - 1), left_per_ms(k, class)), wait - patience)
   if after > 0 and after <= RETRY_MAX_MS then
     promise(k, ticket, after)
   end

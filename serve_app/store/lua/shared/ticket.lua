@@ -1,7 +1,7 @@
 -- Twin: serve_app/queueing/moves.py. Needs flows.lua. What a ticket is made of:
 local TICKET = {"class", "tenant", "caller", "cost", "bytes", "arrived_us", "due_us",
                 "deadline_us", "weight", "caller_weight", "replica", "rank", "seated_us", "charged",
-                "caller_charged"}
+                "caller_charged", "avoid"}
 
 local function ticket_of(k, name)
   local text = redis.call("HGET", k.tickets, name)
@@ -32,7 +32,7 @@ local function channel_of(ticket)
   return string.match(ticket, "^(.*)/")
 end
 
--- Where a ticket stands among what its gateway holds; its kind is w if it waits, s if it sits.
+-- Where a ticket stands among what its gateway holds: w it waits, s it sits, x it was sent away.
 local function held_by(ticket, kind)
   return table.concat({"g:" .. channel_of(ticket.name), kind, ticket.name}, "|")
 end
