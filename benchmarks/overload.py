@@ -143,10 +143,14 @@ async def at_rate(per_s: float, ask: Any) -> None:
         await asyncio.gather(*started, return_exceptions=True)
 
 
-def generated(crowd: Crowd) -> float:
-    """Return the tokens that all replicas made until now."""
-    replicas = crowd.gate.replicas().values()
-    return sum(crowd.gate.gauge("generation_tokens_total", at) for at in replicas)
+async def generated(crowd: Crowd) -> float:
+    """Return the tokens that all replicas made until now, asked for beside the event loop."""
+
+    def asked() -> float:
+        replicas = crowd.gate.replicas().values()
+        return sum(crowd.gate.gauge("generation_tokens_total", at) for at in replicas)
+
+    return await asyncio.to_thread(asked)
 
 
 async def classes(crowd: Crowd, interactive: str, batch: Any, seconds: float) -> Waits:
@@ -154,12 +158,13 @@ async def classes(crowd: Crowd, interactive: str, batch: Any, seconds: float) ->
     waits = Waits()
     async with crowd.under_way(batch):
         await asyncio.sleep(WARM_S)
-        before, from_s = generated(crowd), time.monotonic()
+        before, from_s = await generated(crowd), time.monotonic()
         async with crowd.under_way(
             at_rate(INTERACTIVE_PER_S, lambda: waits.stream(crowd, interactive))
         ):
             await asyncio.sleep(seconds)
-            waits.tokens_per_s = (generated(crowd) - before) / (time.monotonic() - from_s)
+            made = await generated(crowd) - before
+            waits.tokens_per_s = made / (time.monotonic() - from_s)
             waits.oldest_s = max(one["oldest_s"] for one in (await crowd.line())["classes"])
     return waits
 

@@ -140,7 +140,7 @@ class Crowd:
     async def under_way(self, *loads: Awaitable[Any]) -> AsyncIterator[list["asyncio.Future[Any]"]]:
         """Run ``loads`` beside the block; whoever is not served by its end hangs up.
 
-        What was told of those is never asked for; the house is empty when the last block ends.
+        The house is empty when the last block ends.
         """
         tasks = [asyncio.ensure_future(load) for load in loads]
         self.blocks += 1

@@ -8,10 +8,10 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-import psutil
 import pytest
 import redis
 
+from serve_app.queueing.desk import public_id
 from tests.house import (
     CLASSES,
     FOR_LONG,
@@ -61,7 +61,7 @@ async def test_interactive_is_seated_at_once_above_a_full_house(crowd: Crowd) ->
     async with crowd.under_way(*many(crowd, crowd.key("batch"), HOUSE + 10)):
         await crowd.counted(running=HOUSE, waiting=10)
         before = crowd.held()
-        async with crowd.under_way(*many(crowd, key, calls, tokens=60)) as asked:
+        async with crowd.under_way(*many(crowd, key, calls, tokens=150)) as asked:
             await crowd.counted(running=HOUSE + calls, waiting=10)
             mine = [channel for ticket, channel in crowd.held().items() if ticket not in before]
             answers: list[Answer] = await asyncio.gather(*asked)
@@ -145,7 +145,7 @@ async def test_a_short_patience_is_refused_at_the_door_or_in_line(crowd: Crowd) 
     """
     key = crowd.key("batch")
     assert (await crowd.ask(key, x_max_wait_s="0")).status == 200
-    async with crowd.under_way(crowd.keep_asking(crowd.key("batch"), HOUSE + 20, tokens=20)):
+    async with crowd.under_way(crowd.keep_asking(crowd.key("batch"), 3 * HOUSE, tokens=20)):
         await asyncio.sleep(1.5)  # until seats were given back, so that waits can be predicted
         late = checked(await crowd.ask(key, x_max_wait_s="0.01"), "queue_wait_too_long", line=False)
         assert late.body["error"]["details"]["predicted_wait_s"] > 0.01
@@ -204,7 +204,7 @@ async def test_a_flow_that_starves_is_lifted(crowd: Crowd) -> None:
             assert not patient.done(), "nobody starved"
     print(f"lifted and seated after {answer.queue_ms:.0f} ms as {answer.served_class}")
     assert (answer.status, answer.served_class) == (200, "interactive")
-    assert 2_000 <= answer.queue_ms < 4_000, "two lifts, and a seat that comes free"
+    assert 2_000 <= answer.queue_ms < 5_000, "two lifts, and a seat that comes free"
 
 
 @dataclass
@@ -226,19 +226,6 @@ class Calls:
         return [one for one in self.tickets if one.startswith(f"{channel}/")]
 
 
-def processes(gate: RunningGate, *words: str) -> list[int]:
-    """Return the pids of the Serve replicas whose command line has all of ``words``."""
-    found = []
-    for pid in gate.family():
-        try:
-            line = " ".join(psutil.Process(pid).cmdline())
-        except psutil.Error:
-            continue
-        if all(word in line for word in ("ServeReplica", *words)):
-            found.append(pid)
-    return found
-
-
 async def test_a_killed_gateway_costs_only_its_own(crowd: Crowd) -> None:
     """Six seconds later its tickets and seats are gone; the other's are served in their order."""
     waiters, key = 100, crowd.key("batch")
@@ -248,44 +235,39 @@ async def test_a_killed_gateway_costs_only_its_own(crowd: Crowd) -> None:
             await crowd.counted(running=HOUSE)
             async with crowd.under_way(*many(crowd, key, waiters, tokens=10)) as asked:
                 await crowd.counted(running=HOUSE, waiting=waiters)
-                seated_at, line = await _as_it_stands(crowd)
-                os.kill(processes(crowd.gate, ":Gateway")[0], signal.SIGKILL)
+                held, line = crowd.held(), await _in_line(crowd)
+                os.kill(crowd.gate.actors("Gateway")[0], signal.SIGKILL)
                 killed_s = time.monotonic()
-                dead = await eventually(lambda: _forgotten(crowd, seated_at), 6, "the forgetting")
+                dead = await eventually(lambda: _forgotten(crowd, held), 6, "the forgetting")
                 took_s = time.monotonic() - killed_s
-                (left,) = set(seated_at.values()) - {dead}
-                expected = [one for one in line if seated_at[one] == left]
+                mine = [ticket for ticket in line if held[ticket] != dead]
                 done = await asyncio.gather(*asked, return_exceptions=True)
-        served = [one for one in done if isinstance(one, Answer) and one.status == 200]
-        lost = len(line) - len(expected)
-        print(f"{lost} tickets and {HOUSE} seats of two gateways; forgotten after {took_s:.2f} s")
-        assert calls.of(left) == expected
-    assert len(served) == len(expected)
-    assert 0 < lost < waiters
+        tickets, all_ = len(line) - len(mine), list(held.values()).count(dead)
+        print(f"{tickets} tickets and {all_ - tickets} seats were forgotten after {took_s:.2f} s")
+        (left,) = set(held.values()) - {dead}
+        assert calls.of(left) == mine
+    assert sum(isinstance(one, Answer) and one.status == 200 for one in done) == len(mine)
+    assert 0 < tickets < min(waiters, all_)
 
 
-async def _as_it_stands(crowd: Crowd) -> tuple[dict[str, str], list[str]]:
-    """Return the gateway of every ticket, and the tickets that wait, the oldest first."""
-    held = crowd.held()
-    names = {
-        f"{channel.rpartition(':')[2]}-{one.rpartition('/')[2]}": one
-        for one, channel in held.items()
-    }
-    return held, [names[row["ticket"]] for row in (await crowd.line())["tickets"]]
+async def _in_line(crowd: Crowd) -> list[str]:
+    """Return the tickets that wait, the oldest first."""
+    names = {public_id(one): one for one in crowd.held()}
+    return [names[row["ticket"]] for row in (await crowd.line())["tickets"]]
 
 
 async def _forgotten(crowd: Crowd, before: dict[str, str]) -> str:
-    """Return the gateway of which the store knows nothing any more; empty if of both."""
+    """Return the gateway that holds nothing any more; empty if there is none."""
     gone = set(before.values()) - set(crowd.held().values())
     return gone.pop() if gone else ""
 
 
 async def test_the_seats_of_a_killed_replica_are_gone_in_three_seconds(crowd: Crowd) -> None:
-    """Nobody is sent there any more, and nobody is charged for having sat there."""
+    """Those who sit there do not count any more, and nobody is sent there."""
     async with crowd.under_way(*many(crowd, crowd.key("batch"), HOUSE + 5)):
         await crowd.counted(running=HOUSE, waiting=5)
         assert (await crowd.line())["seats"] == HOUSE
-        os.kill(processes(crowd.gate, ":model-")[0], signal.SIGKILL)
+        os.kill(crowd.gate.actors("model-")[0], signal.SIGKILL)
         killed_s = time.monotonic()
 
         async def seats_gone() -> bool:
