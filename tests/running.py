@@ -17,6 +17,7 @@ from typing import Any
 
 import httpx
 import openai
+import psutil
 import pytest
 import redis
 import yaml
@@ -194,6 +195,18 @@ class RunningGate:
 
     def family(self) -> list[int]:
         return reaper.descendants(self.process.pid)
+
+    def actors(self, of: str) -> list[int]:
+        """Return the pids of Serve's replicas of whatever deployment has ``of`` in its name."""
+        found = []
+        for pid in self.family():
+            try:
+                line = " ".join(psutil.Process(pid).cmdline())
+            except psutil.Error:
+                continue
+            if "ServeReplica" in line and f":{of}" in line:
+                found.append(pid)
+        return found
 
 
 def chat(text: str = "Hello", **more: Any) -> dict[str, Any]:

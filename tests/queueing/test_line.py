@@ -1,6 +1,7 @@
 """The line as a gateway uses it, on a real store."""
 
 import asyncio
+import statistics
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
@@ -186,6 +187,30 @@ async def test_first_come_first_seated_across_gateways(store: Store) -> None:
     assert order == list(range(8))
     for line in lines:
         await line.close()
+
+
+async def test_a_seat_that_comes_free_wakes_its_waiter_in_milliseconds(store: Store) -> None:
+    """Whichever gateway it waits at: ten milliseconds are generous, no look is that fast."""
+    patient = QueueClass(name="standard", max_wait_s=60)
+    woken_s: list[float] = []
+    freed_s: list[float] = []
+
+    async def request(line: Line) -> None:
+        async with line.seat("m", Asks(patient)):
+            woken_s.append(time.perf_counter())
+            await registry.beat(store, "m", "r", 1, AT)  # the replica lives for as long as it takes
+            freed_s.append(time.perf_counter())
+
+    async with opened(store, patient) as one, opened(store, patient) as other:
+        requests = [asyncio.create_task(request(line)) for line in [one, other] * 120]
+        while (await one.look("m")).waiting < len(requests):
+            await asyncio.sleep(0.01)  # until all are in line
+        await registry.beat(store, "m", "r", 1, AT)
+        await asyncio.wait_for(asyncio.gather(*requests), 20)
+    took_ms = [(a - b) * 1_000 for a, b in zip(woken_s[1:], freed_s, strict=False)]
+    p50, p99 = statistics.median(took_ms), statistics.quantiles(took_ms, n=100)[98]
+    print(f"woken after {p50:.2f} ms (p50), {p99:.2f} ms (p99), {len(took_ms)} times")
+    assert p50 <= 10
 
 
 async def test_a_ticket_that_the_store_forgot_gets_its_old_place_back(

@@ -9,7 +9,6 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 import httpx
-import psutil
 import pytest
 
 from serve_app.allowance import BY_LETTER
@@ -22,26 +21,13 @@ STREAMS, TOKENS = 200, 80
 NO_LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=None)
 
 
-def gateways(gate: RunningGate) -> list[int]:
-    """Return the pids of the gateway replicas."""
-    found = []
-    for pid in gate.family():
-        try:
-            line = " ".join(psutil.Process(pid).cmdline())
-        except psutil.Error:
-            continue
-        if "ServeReplica" in line and ":Gateway" in line:
-            found.append(pid)
-    return found
-
-
 @pytest.fixture
 def two(pair: RunningGate) -> RunningGate:
     """The gate, once both of its gateways answer."""
 
     def both_answer() -> bool:
         with pair.client() as client:
-            return len(gateways(pair)) == 2 and all(
+            return len(pair.actors("Gateway")) == 2 and all(
                 client.get("/health").status_code == 200 for _ in range(20)
             )
 
@@ -122,7 +108,7 @@ async def test_what_a_killed_gateway_held_is_given_back_in_time(two: RunningGate
             await asyncio.sleep(0.05)
             assert not any(task.done() for task in asking), "streams ended too early"
         assert len(tally.leases()) == 4 * STREAMS
-        os.kill(gateways(two)[0], signal.SIGKILL)
+        os.kill(two.actors("Gateway")[0], signal.SIGKILL)
         took_ms = await given_back_ms(tally, keys, client)
         await asyncio.gather(*asking)
     print(f"{streams.broken} of {STREAMS} streams broke; given back after {took_ms:.0f} ms")
@@ -149,7 +135,7 @@ async def test_a_gateway_killed_while_it_settles_charges_once_or_not_at_all(
         ]
         while streams.done < STREAMS // 4:
             await asyncio.sleep(0.005)  # others read their streams meanwhile
-        os.kill(gateways(two)[0], signal.SIGKILL)
+        os.kill(two.actors("Gateway")[0], signal.SIGKILL)
         await asyncio.gather(*asking)
         assert streams.broken, "nothing was under way"
         await given_back_ms(tally, [tally.key], client)
