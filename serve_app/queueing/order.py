@@ -21,7 +21,7 @@ from serve_app.queueing.moves import flows_of, forget, place, pull, push, roll, 
 from serve_app.queueing.promises import Told, forget_stale, fulfil, refusal
 from serve_app.queueing.state import LineState, Replica, Ticket
 
-REPLICA_SILENT_MS = 2_500
+REPLICA_SILENT_MS = 2_000
 GATEWAY_SILENT_MS = 5_000
 IDLE_MS = 600_000
 """After so long a flow that neither waits nor comes is forgotten, with its debt."""

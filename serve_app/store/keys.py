@@ -28,11 +28,11 @@
 | ``sg:{t:T}:usage:K:H`` | hash | use of a caller in UTC hour H, per model, class | after 100 days |
 | ``sg:{t:T}:used:H`` | set | ids of the callers with use in UTC hour H | after 100 days |
 | ``sg:{t:T}:learned:M`` | hash | bytes per token and length of replies | unused for 30 days |
-| ``sg:{m:M}:replicas`` | hash | how to reach each replica | withdrawn, or 2.5 s silent |
+| ``sg:{m:M}:replicas`` | hash | how to reach each replica | withdrawn, or 2 s silent |
 | ``sg:{m:M}:capacity`` | hash | seats each replica offers | with its replica |
 | ``sg:{m:M}:lent`` | hash | seats each replica lends | with its replica |
 | ``sg:{m:M}:room`` | zset | replicas that offer seats, by share lent | with its replica |
-| ``sg:{m:M}:beats`` | zset | last sign of life of replicas and gateways, ms | 2.5, 5 s silent |
+| ``sg:{m:M}:beats`` | zset | last sign of life of replicas and gateways, ms | 2 s, 5 s silent |
 | ``sg:{m:M}:tickets`` | hash | requests that wait or run | left, or either side gone |
 | ``sg:{m:M}:held`` | zset | which gateway and replica holds which ticket | with the ticket |
 | ``sg:{m:M}:ages`` | zset | waiting tickets by class and arrival, ms | seated, left, gateway gone |

@@ -51,7 +51,7 @@ async def beat(store: Store, model: str, replica: str, seats: int, address: Addr
         address: how to reach it.
 
     Raises:
-        StoreUnavailable: it is forgotten after two and a half seconds of silence.
+        StoreUnavailable: it is forgotten after two seconds of silence.
     """
     lent, _ = await store.run("line_beat", keys.line(model), [replica, seats, address.to_json()])
     return int(lent)
@@ -88,6 +88,6 @@ async def withdraw(store: Store, model: str, replica: str) -> None:
     """Take ``replica`` out at once, with the seats it lent.
 
     Raises:
-        StoreUnavailable: it is forgotten after two and a half seconds of silence.
+        StoreUnavailable: it is forgotten after two seconds of silence.
     """
     await store.run("line_withdraw", keys.line(model), [replica])

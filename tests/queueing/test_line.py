@@ -8,13 +8,14 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
+import msgspec
 import pytest
 import redis
 
-from serve_app.errors import NoCapacity, QueueFull, QueueTimeout, StoreUnavailable
+from serve_app.errors import NoCapacity, QueueCancelled, QueueFull, QueueTimeout, StoreUnavailable
 from serve_app.queueing import Asks, Line
 from serve_app.settings import QueueClass
-from serve_app.store import Address, Store, registry
+from serve_app.store import Address, Store, keys, registry
 
 AT = Address("127.0.0.1", 1, "k")
 STANDARD = QueueClass(name="standard", max_wait_s=20, max_tickets=100)
@@ -245,6 +246,62 @@ async def test_patience_is_one_however_often_a_request_enters(line: Line) -> Non
         async with line.seat("m", Asks(STANDARD, waited_ms=19_900), arrived_us=1):
             pass
     assert time.monotonic() - began < 5
+
+
+async def test_a_newcomer_does_not_hide_that_others_were_forgotten(
+    store: Store, line: Line, store_url: str
+) -> None:
+    """The store came back empty and somebody enters before the gateway tends: all are put back."""
+    taken, go = [asyncio.Event(), asyncio.Event()], asyncio.Event()
+    waiting = [asyncio.create_task(hold_seat(line, taken[0], go))]
+    while line.loads["m"].waiting == 0:
+        await asyncio.sleep(0.01)  # until it waits
+    with redis.Redis.from_url(store_url) as client:
+        client.flushall()
+    waiting.append(asyncio.create_task(hold_seat(line, taken[1], go)))
+    async with asyncio.timeout(5):
+        while (await line.look("m")).waiting < 2:
+            await asyncio.sleep(0.01)  # until both wait
+    await registry.beat(store, "m", "r", 2, AT)
+    await asyncio.wait_for(asyncio.gather(*(one.wait() for one in taken)), 5)
+    go.set()
+    await asyncio.gather(*waiting)
+
+
+async def test_a_lost_cancel_is_caught_by_the_look(line: Line) -> None:
+    """A gateway that hears nothing still answers whom an operator sent away."""
+    line._tasks[0].cancel()  # it hears nothing from here on
+    waiting = asyncio.create_task(hold_seat(line, asyncio.Event(), asyncio.Event()))
+    while line.loads["m"].waiting == 0:
+        await asyncio.sleep(0.01)  # until it waits
+    (one,) = await line.waiting("m")
+    assert await line.cancel(one.ticket)
+    with pytest.raises(QueueCancelled) as told:
+        await asyncio.wait_for(waiting, 5)
+    assert (told.value.waited_ms or 0) > 0
+
+
+async def test_who_was_never_served_is_charged_nothing(store: Store, store_url: str) -> None:
+    """A seat that came when its client was gone: its flow owes what it owed before."""
+    dear = Asks(STANDARD, tenant="acme", caller="k", input_tokens=100)
+
+    async def ask(line: Line) -> None:
+        async with line.seat("m", dear):
+            pass
+
+    await registry.beat(store, "m", "r", 1, AT)
+    async with opened(store) as line:
+        async with line.seat("m", PATIENT):
+            waiting = asyncio.create_task(ask(line))
+            while line.loads["m"].waiting == 0:
+                await asyncio.sleep(0.01)  # until it waits
+            line._tasks[0].cancel()  # that it is its turn is not heard
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+    with redis.Redis.from_url(store_url) as client:
+        flow = client.hget(keys.line("m")[12], "01|acme")
+    assert msgspec.msgpack.decode(flow)[0] == 0
 
 
 class Late(Store):

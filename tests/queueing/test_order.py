@@ -5,6 +5,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
+from serve_app.engine.replica import BEAT_HEALTH_S, BEAT_S
 from serve_app.queueing import drain, order
 from serve_app.queueing.flows import Flow, units
 from serve_app.queueing.state import LineState, Rule, Ticket
@@ -328,6 +329,30 @@ def test_the_silent_are_forgotten_and_nobody_else() -> None:
     order.beat(state, "r", 2, now_us=5_000_000)
     assert {name for name, one in state.tickets.items() if one.replica} == {"alive/1", "alive/3"}
     assert [name for name, one in state.tickets.items() if not one.replica] == ["alive/4"]
+
+
+def test_a_slow_engine_is_not_taken_for_dead() -> None:
+    """A replica asks its engine before each beat, for as long as it may: silence is longer."""
+    assert (BEAT_S + BEAT_HEALTH_S) * 1_000 + 400 < order.REPLICA_SILENT_MS
+
+
+def test_places_that_nobody_came_for_turn_nobody_away() -> None:
+    """A burst was refused and never came again: an hour later the line is as good as new."""
+    house = House(1, *[Rule(1_000_000, 10**9, 5, 10**9)] * 2)
+    house.ask("a", 10)
+    house.give_back()
+    house.ask("a", 10)
+    for number in range(400):
+        ends_us = house.now_us + 60_000_000
+        ticket = Ticket(1, f"t{number}", "k", 10, 0, house.now_us, ends_us, ends_us)
+        order.enter(house.state, f"g/x{number}", ticket, now_us=house.now_us)
+    assert len(house.state.tallies[1].promised) > 300
+    house.now_us += 120_000_000
+    for name in [name for name, one in house.state.tickets.items() if not one.replica]:
+        order.leave(house.state, name, 0, now_us=house.now_us)
+    ends_us = house.now_us + 60_000_000
+    ticket = Ticket(1, "new", "k", 10, 0, house.now_us, ends_us, ends_us)
+    assert order.enter(house.state, "g/new", ticket, now_us=house.now_us).said == "waiting"
 
 
 @pytest.mark.parametrize(

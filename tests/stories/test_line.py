@@ -134,7 +134,7 @@ async def test_a_full_line_refuses_one_more(crowd: Crowd) -> None:
         async with crowd.under_way(*many(crowd, key, 2)):
             await crowd.counted(running=HOUSE, waiting=2)
             answer = checked(await crowd.ask(key), "queue_full", line=False)
-    assert answer.done_s - answer.sent_s < 1
+    assert answer.done_s - answer.sent_s < 2
     assert answer.body["error"]["details"]["waiting"] == 2
 
 
@@ -153,11 +153,11 @@ async def test_a_short_patience_is_refused_at_the_door_or_in_line(crowd: Crowd) 
         checked(now, now.code, line=False)
         assert now.code in ("queue_wait_too_long", "queue_timeout")
     for refused in (late, now):
-        assert refused.done_s - refused.sent_s < 1
+        assert refused.done_s - refused.sent_s < 2
     async with crowd.under_way(*many(crowd, crowd.key("batch"), HOUSE)):
         await crowd.counted(running=HOUSE)
         told = checked(await crowd.ask(key, x_max_wait_s="2"), "queue_timeout", line=True)
-    assert told.queue_ms == pytest.approx(2_000, rel=0.1)
+    assert told.queue_ms == pytest.approx(2_000, rel=0.25)
 
 
 async def test_a_stream_that_waits_is_told_so(crowd: Crowd) -> None:
