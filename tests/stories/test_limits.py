@@ -138,10 +138,10 @@ def test_gone_while_waiting_costs_nothing(pair: RunningGate) -> None:
         with pair.redis() as store:
             leaving = threading.Thread(target=leave)
             leaving.start()
-            until(lambda: store.zcard(keys.line(NARROW)[4]), 5, "the wait", every_s=0.02)
+            until(lambda: store.zcard(keys.line(NARROW)[7]), 5, "the wait", every_s=0.02)
             assert tally.spent(NARROW)["key"]["R"] == 1, "who waits holds"
             leaving.join()
-            until(lambda: not store.zcard(keys.line(NARROW)[4]), 10, "the leaving")
+            until(lambda: not store.zcard(keys.line(NARROW)[7]), 10, "the leaving")
         return NOTHING
 
     with no_seat_left(pair):
