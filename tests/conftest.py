@@ -126,7 +126,10 @@ def plain_gate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGate
 def real_gate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGate]:
     """A gate on real vLLM with the builtin model, behind HAProxy."""
     pytest.importorskip("vllm", reason="vLLM is not installed: a gateway-only machine")
-    yield from _running(tmp_path_factory.mktemp("real"), patient(copy.deepcopy(CONFIG)), {}, 600)
+    config = patient(copy.deepcopy(CONFIG))
+    (model,) = config["applications"][0]["args"]["models"]
+    model["autoscaling"] = {"min_replicas": 1, "max_replicas": 1}  # two engines starve two cores
+    yield from _running(tmp_path_factory.mktemp("real"), config, {}, 600)
 
 
 def _running(
