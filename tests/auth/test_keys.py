@@ -1,26 +1,20 @@
 """Keys and tenants on a real store: made, changed, rotated, listed, revoked; nobody crosses."""
 
 import asyncio
-import json
 from dataclasses import replace
 
 import pytest
 import redis
 
 from serve_app.auth import (
-    PERMISSIONS,
-    Caller,
     KeyChange,
     KeyRequest,
     Keys,
-    Known,
     Revocations,
     Rotation,
     TenantChange,
     TenantRequest,
     Tenants,
-    export_keys,
-    import_keys,
 )
 from serve_app.errors import (
     AlreadyExists,
@@ -33,25 +27,7 @@ from serve_app.errors import (
     UnknownTenant,
 )
 from serve_app.store import Store, keys
-
-KNOWN = Known(("interactive", "standard", "batch"), frozenset({"/v1/completions"}))
-OPERATOR = Caller("default", "op", PERMISSIONS, operator=True)
-ACME = Caller("acme", "acme-admin", PERMISSIONS)
-OTHER = Caller("other", "other-admin", PERMISSIONS)
-
-
-@pytest.fixture
-async def tenants(store: Store) -> Tenants:
-    """Two tenants, one with a ceiling."""
-    made = Tenants(store, KNOWN)
-    await made.create(TenantRequest(id="acme", max_class="standard"), by=OPERATOR)
-    await made.create(TenantRequest(id="other"), by=OPERATOR)
-    return made
-
-
-@pytest.fixture
-def own(store: Store, tenants: Tenants) -> Keys:  # noqa: ARG001 - the tenants must be there
-    return Keys(store, KNOWN)
+from tests.auth.owners import ACME, OPERATOR, OTHER
 
 
 async def test_what_is_stored_of_a_key_is_no_secret(own: Keys, store_url: str) -> None:
@@ -239,201 +215,3 @@ async def test_who_sees_which_tenant(tenants: Tenants) -> None:
         await tenants.get("other", by=ACME)
     _, record = await tenants.change("default", TenantChange(weight=2), by=OPERATOR)
     assert (await tenants.get("default", by=OPERATOR)) == record
-
-
-async def test_keys_travel_in_files_without_their_secrets(
-    own: Keys, store: Store, store_url
-) -> None:
-    """Export and import give back every key, once; a second import changes nothing."""
-    made = [await own.create(KeyRequest(name=f"n{n}"), by=ACME) for n in range(5)]
-    made += [await own.create(KeyRequest(name="d"), by=OPERATOR)]
-    lines = [line async for line in export_keys(store)]
-    assert len(lines) == 6
-    assert not [one.text for one, _ in made if one.text[-49:-6] in "".join(lines)]
-    with redis.Redis.from_url(store_url) as client:
-        client.delete(*client.keys("*key*"))
-    assert await import_keys(store, lines) == {"written": 6}
-    assert await import_keys(store, lines) == {"taken": 6}
-    assert sorted([line async for line in export_keys(store)]) == sorted(lines)
-    elsewhere = lines[0].replace('"acme"', '"nobody"').replace('"default"', '"nobody"')
-    assert await import_keys(store, [elsewhere, "", "\n"]) == {"no tenant": 1}
-
-
-@pytest.mark.parametrize(
-    ("change", "says"),
-    [
-        ({"sha256": "x"}, "line 2: sha256"),
-        ({"key": {}}, "line 2: key"),
-        ({"colour": 1}, "line 2: colour"),
-    ],
-)
-async def test_a_wrong_line_is_named(own: Keys, store: Store, change, says: str) -> None:
-    """The number of the line and the member; nothing of its batch is written."""
-    await own.create(KeyRequest(name="x"), by=ACME)
-    (line,) = [line async for line in export_keys(store)]
-    wrong = json.dumps({**json.loads(line), **change})
-    with pytest.raises(InvalidRequest, match=says):
-        await import_keys(store, [line, wrong])
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"id": "short"},
-        {"tenant": "No Tenant"},
-        {"permissions": ["fly"]},
-        {"limits": {"requests_per_minute": -1}},
-        {"over_limit": "explode"},
-        {"allowed_addresses": ["everywhere"]},
-        {"expires_ms": "soon"},
-    ],
-)
-async def test_a_wrong_key_in_a_line_is_named(own: Keys, store: Store, change) -> None:
-    """What the admin API would refuse, an import refuses."""
-    await own.create(KeyRequest(name="x"), by=ACME)
-    (line,) = [line async for line in export_keys(store)]
-    told = json.loads(line)
-    told["key"] |= change
-    with pytest.raises(InvalidRequest, match="line 1: key"):
-        await import_keys(store, [json.dumps(told)])
-
-
-LIMITS = {
-    "requests_per_minute": {"limit": 60, "burst": 5},
-    "cost_per_day": 0.5,
-    "output_cap": 256,
-    "shadow": {"tokens_per_minute": 9},
-    "models": {"org/m:1": {"concurrency": 2}},
-}
-TEXT = "r 60 5 0 D 500000000 500000000 0 t 9 9 1 n 256 0 0\norg/m:1\tc 2 2 0"
-
-
-async def test_what_the_hold_reads_of_limits(own: Keys, tenants: Tenants, store: Store) -> None:
-    """A record has one field of limits beside its attributes, as they are now; none if empty."""
-    request = KeyRequest.model_validate({"name": "x", "limits": LIMITS})
-    _, record = await own.create(request, by=ACME)
-    name, tenant = keys.key_record("acme", record.id), keys.tenant_record("acme")
-    assert record.limits == LIMITS
-    assert await store.fields(name, "limits") == [TEXT]
-    empty: list[dict[str, object]] = [{}, {"models": {"m": {}}}, {"exempt": False}]
-    for written, text in [(LIMITS, TEXT), *((one, None) for one in empty)]:
-        change = {"limits": written}
-        await own.change("acme", record.id, KeyChange.model_validate(change), by=ACME)
-        await tenants.change("acme", TenantChange.model_validate(change), by=OPERATOR)
-        assert await store.fields(name, "limits") == [text]
-        assert await store.fields(tenant, "limits") == [text]
-    await own.change("acme", record.id, KeyChange.model_validate({"limits": LIMITS}), by=ACME)
-    _, reset = await own.change("acme", record.id, KeyChange(limits=None), by=ACME)
-    assert (reset.limits, await store.fields(name, "limits")) == ({}, [None])
-    _, other = await own.create(KeyRequest(name="y"), by=ACME)
-    assert await store.fields(keys.key_record("acme", other.id), "limits") == [None]
-
-
-async def test_a_key_that_waits_says_so(own: Keys) -> None:
-    """``over_limit`` is kept, shown, changed, reset by null, and known of the caller."""
-    _, record = await own.create(KeyRequest(name="x"), by=ACME)
-    assert (record.public()["over_limit"], record.caller().over_limit_waits) == ("refuse", False)
-    for change, word in (
-        ({"over_limit": "wait"}, "wait"),
-        ({"weight": 2}, "wait"),
-        ({"over_limit": None}, "refuse"),
-    ):
-        await own.change("acme", record.id, KeyChange.model_validate(change), by=ACME)
-        now, _ = await own.get("acme", record.id, by=ACME)
-        assert (now.public()["over_limit"], now.caller().over_limit_waits) == (word, word == "wait")
-
-
-async def test_only_operators_exempt_a_key(own: Keys, store: Store) -> None:
-    """Who could not have made an exempt key cannot change, rotate or revoke it either."""
-    exempt = {"name": "x", "limits": {"exempt": True}}
-    with pytest.raises(Forbidden) as told:
-        await own.create(KeyRequest.model_validate(exempt), by=ACME)
-    assert told.value.param == "limits"
-    _, plain = await own.create(KeyRequest(name="x"), by=ACME)
-    with pytest.raises(Forbidden) as told:
-        await own.change("acme", plain.id, KeyChange.model_validate(exempt), by=ACME)
-    assert told.value.param == "limits"
-    request = KeyRequest.model_validate({**exempt, "tenant": "acme"})
-    _, record = await own.create(request, by=OPERATOR)
-    assert record.caller().exempt
-    assert await store.fields(keys.key_record("acme", record.id), "limits") == ["x 0 0 0"]
-    for attempt in (
-        own.change("acme", record.id, KeyChange(name="y"), by=ACME),
-        own.rotate("acme", record.id, Rotation(), by=ACME),
-        own.revoke("acme", record.id, by=ACME),
-    ):
-        with pytest.raises(Forbidden):
-            await attempt
-    await own.rotate("acme", record.id, Rotation(), by=replace(ACME, exempt=True))
-    await own.change("acme", record.id, KeyChange(limits=None), by=OPERATOR)
-    await own.rotate("acme", record.id, Rotation(), by=ACME)
-
-
-async def test_a_keys_limit_may_be_above_its_tenants(own: Keys, tenants: Tenants) -> None:
-    """The tenant's binds all the same, so nobody is kept from writing it."""
-    limits = {"requests_per_minute": 5}
-    await tenants.change("acme", TenantChange.model_validate({"limits": limits}), by=OPERATOR)
-    wide = KeyRequest.model_validate({"name": "x", "limits": {"requests_per_minute": 500}})
-    _, record = await own.create(wide, by=ACME)
-    assert record.limits == {"requests_per_minute": 500}
-
-
-async def test_limits_travel_in_files(own: Keys, store: Store, store_url: str) -> None:
-    """Export and import give back what was written and what the hold reads, to the letter."""
-    request = {"name": "x", "tenant": "acme", "over_limit": "wait", "limits": LIMITS}
-    _, limited = await own.create(KeyRequest.model_validate(request), by=OPERATOR)
-    request = {"name": "y", "tenant": "acme", "limits": {"exempt": True}}
-    _, exempt = await own.create(KeyRequest.model_validate(request), by=OPERATOR)
-    lines = [line async for line in export_keys(store)]
-    names = [keys.key_record("acme", one.id) for one in (limited, exempt)]
-    with redis.Redis.from_url(store_url) as client:
-        before = [client.hgetall(name) for name in names]
-        client.delete(*client.keys("*key*"))
-        assert await import_keys(store, lines) == {"written": 2}
-        assert [client.hgetall(name) for name in names] == before
-    assert [
-        record for record, _ in (await own.listed("acme", by=OPERATOR, after="", size=9))[0]
-    ] == [
-        limited,
-        exempt,
-    ]
-
-
-@pytest.mark.parametrize(
-    ("limits", "says"),
-    [
-        (
-            {"requests_per_minute": -1},
-            "line 1: key.limits.requests_per_minute: must be a whole number from 0 to 1000000",
-        ),
-        (
-            {"models": {"m": {"tokens_per_minute": {"limit": 0, "burst": 5}}}},
-            "line 1: key.limits.models.m.tokens_per_minute.burst: contradicts a limit of 0",
-        ),
-        (
-            {"token_per_day": 5},
-            "line 1: key.limits.token_per_day: is not known; did you mean tokens_per_day?",
-        ),
-        ({"exempt": True, "concurrency": 1}, "line 1: key.limits.exempt: stands alone"),
-    ],
-)
-async def test_a_wrong_limit_in_a_line_is_named(own: Keys, store: Store, limits, says: str) -> None:
-    """The line, the member, and the sentence of the admin API."""
-    await own.create(KeyRequest(name="x"), by=ACME)
-    (line,) = [line async for line in export_keys(store)]
-    wrong = json.loads(line)
-    wrong["key"]["limits"] = limits
-    with pytest.raises(InvalidRequest) as told:
-        await import_keys(store, [json.dumps(wrong)])
-    assert str(told.value).startswith(says)
-
-
-async def test_a_file_of_an_older_gateway_is_read(own: Keys, store: Store) -> None:
-    """A line that says nothing of ``over_limit`` is a key that is refused."""
-    _, record = await own.create(KeyRequest(name="x"), by=ACME)
-    (line,) = [line async for line in export_keys(store)]
-    old = json.loads(line)
-    del old["key"]["over_limit"]
-    await own.revoke("acme", record.id, by=ACME)
-    assert await import_keys(store, [json.dumps(old)]) == {"written": 1}
-    assert (await own.get("acme", record.id, by=ACME))[0] == record
