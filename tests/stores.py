@@ -215,7 +215,8 @@ class Fake:
         self._open: list[socket.socket] = []
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listening.getsockname()[1]
-        threading.Thread(target=self._take, daemon=True).start()
+        self._taking = threading.Thread(target=self._take, daemon=True)
+        self._taking.start()
 
     @property
     def url(self) -> str:
@@ -239,7 +240,12 @@ class Fake:
                 self.heard += said
 
     def end(self) -> None:
-        for one in (self._listening, *self._open):
+        """Close all; one that is being taken as well."""
+        with contextlib.suppress(OSError):
+            self._listening.shutdown(socket.SHUT_RDWR)
+        self._taking.join()
+        self._listening.close()
+        for one in self._open:
             with contextlib.suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)
             one.close()

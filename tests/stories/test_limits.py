@@ -46,6 +46,14 @@ def charged(tally: Tally, doing: Callable[[], Used], model: str = MODEL) -> None
     assert tally.used() == was + used
 
 
+FORGET = """
+local tally = cmsgpack.unpack(redis.call("GET", KEYS[1]))
+for at = 4, 7 do tally[at] = 0 end
+redis.call("SET", KEYS[1], cmsgpack.pack(tally))
+"""
+"""Nobody remembers how fast seats came free, so that nobody is refused for what is predicted."""
+
+
 @contextmanager
 def no_seat_left(gate: RunningGate) -> Iterator[None]:
     """The one seat of the narrow model is taken as long as the block runs."""
@@ -53,6 +61,8 @@ def no_seat_left(gate: RunningGate) -> Iterator[None]:
     with gate.client() as client, client.stream("POST", PATH, json=body) as told:
         lines = told.iter_lines()  # kept: a forgotten iterator closes the reply
         next(lines)
+        with gate.redis() as store:
+            store.eval(FORGET, 1, keys.line(NARROW)[-1])
         yield
     with gate.redis() as store:
         until(lambda: not store.hlen(keys.line(NARROW)[5]), 15, "the seat back")
