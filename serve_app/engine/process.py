@@ -11,6 +11,7 @@ import aiohttp
 
 from serve_app import reaper
 from serve_app.engine.guard import KEY_ENV
+from serve_app.engine.offer import EngineLoad
 from serve_app.store import Address
 
 POLL_S = 0.1
@@ -94,6 +95,18 @@ class EngineProcess:
                 return reply.ok
         except (aiohttp.ClientError, TimeoutError):
             return False
+
+    async def load(self, limit_s: float) -> EngineLoad:
+        """Return what the engine says of its load; nothing of it if it does not say in time."""
+        timeout = aiohttp.ClientTimeout(total=limit_s)
+        try:
+            async with (
+                aiohttp.ClientSession(headers=self.address.headers, timeout=timeout) as session,
+                session.get(f"{self.address.url}/metrics") as reply,
+            ):
+                return EngineLoad.from_metrics(await reply.text() if reply.ok else "")
+        except (aiohttp.ClientError, TimeoutError):
+            return EngineLoad()
 
     @property
     def exit_code(self) -> int | None:

@@ -11,6 +11,7 @@ import secrets
 from pathlib import Path
 
 from serve_app.engine.command import engine_argv
+from serve_app.engine.offer import Offer
 from serve_app.engine.process import HEALTH_S, EngineProcess, EngineStartError
 from serve_app.engine.sources import resolve
 from serve_app.environment import Secrets, data_dir
@@ -50,7 +51,7 @@ class ModelReplica:
         self._model = model
         self._id = secrets.token_hex(8)
         self._failure: str | None = None
-        self._seats = model.seats
+        self._seats, self._offer = model.seats, Offer(model.seats)
         url = store_url(Secrets.from_environ().store_url or store.url, data_dir(store))
         self._store = Store(url, timeout_ms=store.timeout_ms)
         with contextlib.suppress(StoreUnavailable):
@@ -75,12 +76,15 @@ class ModelReplica:
     async def _beat(self) -> None:
         """Say that we live and how many seats we offer, until we withdraw.
 
-        An engine that does not answer is offered no more requests, before Serve has judged it.
+        An engine that does not answer is offered no more requests, before Serve has judged it; one
+        that is full, fewer.
         """
         while True:
             try:
-                well = await self._engine.answers(BEAT_HEALTH_S)
-                await self._say(self._seats if well else 0)
+                well, load = await asyncio.gather(
+                    self._engine.answers(BEAT_HEALTH_S), self._engine.load(BEAT_HEALTH_S)
+                )
+                await self._say(min(self._seats, self._offer.seen(load)) if well else 0)
             except StoreUnavailable as err:
                 _log.warning("replica %s cannot beat: %s", self._id, err)
             await asyncio.sleep(BEAT_S)  # the rhythm of the heartbeat

@@ -24,8 +24,11 @@ local function keep(k, ticket)
 end
 
 local function names_of(ticket)
-  local name = flow_name(ticket.class, ticket.tenant)
-  return name, name .. "|" .. ticket.caller
+  if not ticket.flow then
+    ticket.flow = flow_name(ticket.class, ticket.tenant)
+    ticket.caller_flow = ticket.flow .. "|" .. ticket.caller
+  end
+  return ticket.flow, ticket.caller_flow
 end
 
 local function channel_of(ticket)
