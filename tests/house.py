@@ -33,6 +33,18 @@ CLASSES = [
 ]
 
 
+CRAMPED = "cramped"
+"""A model whose engine has memory for half of its seats."""
+
+
+def cramped() -> dict[str, Any]:
+    """Return it: a KV cache of 128 blocks of 16 tokens, and sixteen seats."""
+    little = {"kv_tokens": 2_048, "decode_ms": 5.0}
+    config = simulated(name=CRAMPED, seats=16, autoscaling={"max_replicas": 1}, simulated=little)
+    (model,) = config["applications"][0]["args"]["models"]
+    return model
+
+
 def crowded(classes: list[dict[str, Any]], *, seats: int = SEATS, **queue: Any) -> dict[str, Any]:
     """Return the configuration of two gateways before two replicas, with ``classes``."""
     scaling = {"min_replicas": REPLICAS, "max_replicas": REPLICAS}
@@ -115,12 +127,13 @@ class Crowd:
         more: dict[str, Any] = {"class": class_, "weight": weight}
         return self.gate.new_key(tenant=tenant or self.tenant(), **more)
 
-    async def ask(self, key: str, tokens: int = 8, **headers: str) -> Answer:
+    async def ask(self, key: str, tokens: int = 8, *, model: str = MODEL, **headers: str) -> Answer:
         """Send one request and read the reply; ``headers`` with underscores for dashes."""
         said = {name.replace("_", "-"): value for name, value in headers.items()}
         said |= {"authorization": f"Bearer {key}"}
         sent_s = time.monotonic()
-        async with self.session.post(PATH, json=chat(max_tokens=tokens), headers=said) as told:
+        asked = {**chat(max_tokens=tokens), "model": model}
+        async with self.session.post(PATH, json=asked, headers=said) as told:
             body = json.loads(await told.read())
         told_headers = {name.lower(): value for name, value in told.headers.items()}
         answer = Answer(told.status, told_headers, body, sent_s, time.monotonic())
@@ -154,10 +167,10 @@ class Crowd:
             if not self.blocks:
                 await eventually(self.is_empty, 15, "an empty house")
 
-    async def line(self) -> dict[str, Any]:
+    async def line(self, model: str = MODEL) -> dict[str, Any]:
         """Return what an operator sees."""
         bearer = {"authorization": f"Bearer {ADMIN_KEY}"}
-        async with self.session.get(LINE, headers=bearer) as told:
+        async with self.session.get(f"/v1/queue/{model}", headers=bearer) as told:
             seen: dict[str, Any] = await told.json()
             assert told.status == 200, seen
             return seen

@@ -57,6 +57,7 @@ class Bill:
             body_bytes=len(call.body),
             waited_ms=self.waited_ms,
             is_first_try=exchange.header(RETRIES) == "0",
+            prefix=call.prefix,
         )
 
     def ended_early(self) -> None:

@@ -9,6 +9,7 @@ from serve_app.auth import Caller
 from serve_app.errors import InvalidRequest, NoSuchModel, PromptTooLong
 from serve_app.ingress.demand import Weighed, weighed
 from serve_app.ingress.dialects import DIALECTS
+from serve_app.ingress.prefix import prefix_of
 from serve_app.model_settings import Model
 
 
@@ -23,6 +24,7 @@ class Call:
         streaming: whether an event stream was asked for.
         wants_usage: whether the client asked for the usage frame itself.
         demand: what it may use.
+        prefix: the same for all requests of one conversation; empty for none.
     """
 
     model: Model
@@ -31,6 +33,7 @@ class Call:
     streaming: bool
     wants_usage: bool
     demand: Weighed
+    prefix: str = ""
 
     @property
     def output_cap(self) -> int | None:
@@ -117,6 +120,7 @@ def read(
         streaming=bool(streaming),
         wants_usage=bool(options.get("include_usage")),
         demand=_fitting(weighed(path, len(raw), fields, models[name]), max_prompt_chars),
+        prefix=prefix_of(path, fields),
     )
 
 

@@ -22,6 +22,10 @@ each ``promote_after_s``, before that class's own flows and under its ceiling.
 where every replica offers the same, that is the share of the house, and no total has to be kept.
 Ceilings do not rise from class to class, so if the first in line may not sit, nobody may.
 
+**Decided: a conversation prefers one replica**, found by hashing its tenant and its beginning onto
+a ring of replicas (:mod:`affinity`), because that one may have it in its cache. It is not waited
+for, and it may lend a quarter more seats than the mean: load goes before the cache.
+
 **Decided: who is refused has a place kept for the time it was told** (:mod:`promises`). Without
 it, under steady overload, whoever obeys finds the place taken by a newcomer as often as not.
 

@@ -97,6 +97,7 @@ class Line(Tending):
             time.monotonic() + patience_s - asks.waited_ms / 1_000,
             arrived_us,
             asks.is_first_try,
+            asks.prefix and f"{asks.tenant}/{asks.prefix}",
         )
         try:
             seat = await self._take(ticket, waiter, asks, avoid, telling)
@@ -158,6 +159,7 @@ class Line(Tending):
                 *waiter.args,
                 *waiter.times,
                 avoid,
+                self._rings[waiter.model].near(waiter.prefix),
                 int(waiter.is_first_try),
                 self._rules,
             ]

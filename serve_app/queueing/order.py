@@ -61,7 +61,7 @@ def enter(
         return Told("seated" if state.tickets[name].replica else "waiting")
     if state.mode == "draining" and not again:
         return Told("draining")
-    replica = roomiest(state, ticket.class_, ticket.avoid)
+    replica = seat_for(state, ticket.class_, ticket)
     first = state.turns.first()
     if replica is not None and (first is None or first[0][0] > ticket.class_):
         _, caller = flows_of(state, ticket, now_ms)
@@ -239,7 +239,7 @@ def seat_next(state: LineState, now_us: int) -> list[str]:
             forget(state, name, ticket, now_us)
             continue
         pull(state, name, ticket)
-        replica = roomiest(state, first[0][0], ticket.avoid) or replica
+        replica = seat_for(state, first[0][0], ticket) or replica
         sit(state, name, ticket, replica, rank=first[0][0], now_us=now_us)
         seated.append(name)
     return seated
@@ -255,6 +255,20 @@ def _next_of(state: LineState, flow: str) -> str:
 def may_sit(state: LineState, replica: str, rank: int) -> bool:
     """Return whether a ticket of ``rank`` may sit on ``replica`` now."""
     return state.mode != "paused" and state.replicas[replica].share < state.rules[rank].ceiling
+
+
+def seat_for(state: LineState, rank: int, ticket: Ticket) -> str | None:
+    """Return where a ticket may sit now: where it prefers to, else where there is most room.
+
+    What it prefers may lend a quarter more seats than the mean of all, with this one: consistent
+    hashing with bounded loads (Mirrokni, Thorup, Zadimoghaddam, SODA 2018).
+    """
+    prefer = ticket.prefer
+    if prefer and prefer != ticket.avoid and prefer in state.room:
+        evenly = 4 * state.replicas[prefer].lent * len(state.room) < 5 * (state.lent + 1)
+        if evenly and may_sit(state, prefer, rank):
+            return prefer
+    return roomiest(state, rank, ticket.avoid)
 
 
 def roomiest(state: LineState, rank: int, avoid: str = "") -> str | None:

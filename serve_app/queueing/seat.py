@@ -20,6 +20,7 @@ class Asks:
         body_bytes: that it keeps in this gateway's memory.
         waited_ms: of its patience it has used up before.
         is_first_try: whether its client says that it was not told to come again.
+        prefix: the same for all requests of one conversation; empty for none.
     """
 
     queue_class: QueueClass
@@ -32,6 +33,7 @@ class Asks:
     body_bytes: int = 0
     waited_ms: float = 0.0
     is_first_try: bool = False
+    prefix: str = ""
 
 
 class Telling(NamedTuple):

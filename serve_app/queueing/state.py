@@ -40,6 +40,7 @@ class Ticket:
         weights: its tenant's and its caller's.
         is_first_try: whether its client says that it was not told to come; never kept.
         avoid: a replica that just failed it; empty for none.
+        prefer: a replica that may have its prompt's beginning in its cache; empty for none.
         replica: where it is seated; empty while it waits.
         rank: the class it was seated as.
         seated_us: since when.
@@ -58,6 +59,7 @@ class Ticket:
     weights: tuple[float, float] = (1.0, 1.0)
     is_first_try: bool = False
     avoid: str = ""
+    prefer: str = ""
     replica: str = ""
     rank: int = 0
     seated_us: int = 0

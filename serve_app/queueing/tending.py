@@ -16,6 +16,7 @@ from functools import partial
 from typing import NamedTuple
 
 from serve_app.errors import QueueCancelled, ShuttingDown, StoreUnavailable
+from serve_app.queueing.affinity import Ring
 from serve_app.queueing.desk import Desk
 from serve_app.queueing.local import LocalSeats
 from serve_app.queueing.seat import Load
@@ -25,6 +26,9 @@ from serve_app.store import Store
 TEND_S = 0.25
 AT_ONCE = 1_000
 """Tickets of one model that are paid, or asked for, in one round trip."""
+
+RING_LOOKS = 20
+"""After so many looks at as many replicas, they are asked for by name."""
 
 AGAIN_AT_ONCE = 200
 """Tickets that are put back in one round trip."""
@@ -52,6 +56,7 @@ class Waiter:
         ends_s: until when it waits, on this machine's clock.
         arrived_us: when it first came; 0 until the store has said.
         is_first_try: whether its client says that it was not told to come again.
+        prefix: of its tenant and its conversation; empty for none.
         entered: whether the store has answered.
     """
 
@@ -62,6 +67,7 @@ class Waiter:
     ends_s: float
     arrived_us: int = 0
     is_first_try: bool = False
+    prefix: str = ""
     entered: bool = False
 
     @property
@@ -100,6 +106,8 @@ class Tending(Desk):
         self._closing = False
         self._forgotten = set(self._keys)
         self.loads = {model: Load() for model in self._keys}
+        self._rings = {model: Ring() for model in self._keys}
+        self._looks = dict.fromkeys(self._keys, 0)
         self._troubled = {"the line": True, "the chores": True}
 
     @property
@@ -183,14 +191,26 @@ class Tending(Desk):
         known = model not in self._forgotten
         self._forgotten.add(model)  # until we know better: an answer may be lost
         self.loads[model], is_new = await self._counted(model, self._channel)
-        if self._local.open:
-            at = await self._store.hashes(self._keys[model][:2])
-            self._local.know(model, *at, gateways=self.loads[model].gateways)
+        await self._know_replicas(model)
         if is_new or not known:
             await self._enter_again(model)
         self._forgotten.discard(model)
         if any(waiter.model == model for waiter in self._waiting.values()):
             await self._wake_the_seated(model)
+
+    async def _know_replicas(self, model: str) -> None:
+        """Take note of who the replicas are; only now and then while there are as many as before.
+
+        A conversation whose replica is not known yet, or no more, is seated where there is room.
+        """
+        self._looks[model] += 1
+        same = self.loads[model].replicas == len(self._rings[model].replicas)
+        if same and not self._local.open and self._looks[model] % RING_LOOKS:
+            return
+        info, seats = await self._store.hashes(self._keys[model][:2])
+        self._local.know(model, info, seats, gateways=self.loads[model].gateways)
+        if info.keys() != self._rings[model].replicas:
+            self._rings[model] = Ring(info)
 
     async def _wake_the_seated(self, model: str) -> None:
         after = ""
@@ -218,7 +238,7 @@ class Tending(Desk):
                     [
                         (
                             self._keys[model],
-                            [ticket, *waiter.args, *waiter.times, "", 0, self._rules],
+                            [ticket, *waiter.args, *waiter.times, "", "", 0, self._rules],
                         )
                         for ticket, waiter in some
                     ],

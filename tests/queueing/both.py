@@ -62,11 +62,13 @@ class Both:
         left_us: int | None = None,
         first_try: bool = False,
         avoid: str = "",
+        prefer: str = "",
         arrived_us: int = 0,
     ) -> Told:
         args = [name, class_, *whose, *weights, cost, body_bytes, arrived_us, patience_us]
         left_us = patience_us if left_us is None else left_us
-        said, *rest = self.run("enter", *args, left_us, avoid, int(first_try), text_of(self.rules))
+        rest = [avoid, prefer, int(first_try), text_of(self.rules)]
+        said, *rest = self.run("enter", *args, left_us, *rest)
         came_us = arrived_us or self.now_us
         ticket = Ticket(
             class_,
@@ -79,6 +81,7 @@ class Both:
             weights,
             first_try,
             avoid,
+            prefer,
         )
         told = order.enter(self.twin, name, ticket, now_us=self.now_us, again=arrived_us > 0)
         assert said == told.said
@@ -181,7 +184,7 @@ def ticket_values(one: Ticket) -> list[Any]:
     what = [one.class_, one.tenant, one.caller, one.cost, one.body_bytes]
     when = [one.arrived_us, one.due_us, one.deadline_us]
     where = [one.replica, one.rank, one.seated_us]
-    return [*what, *when, *one.weights, *where, *one.charged, one.avoid]
+    return [*what, *when, *one.weights, *where, *one.charged, one.avoid, one.prefer]
 
 
 def of_twin(state: LineState) -> dict[str, Any]:

@@ -48,6 +48,7 @@ class LineMachine(RuleBasedStateMachine):
         left_us=PATIENCE_US | st.none(),
         first_try=st.booleans(),
         avoid=st.sampled_from(["", *REPLICAS]),
+        prefer=st.sampled_from(["", *REPLICAS]),
         again=st.sampled_from([0, 0, 0, 5_000_000]),
     )
     def enter(self, gateway: str, class_: int, whose: tuple[str, str], **more: Any) -> None:

@@ -188,7 +188,7 @@ async def test_what_is_published_anywhere_is_heard(any_store: Store) -> None:
     for model in ("a", "b", "c"):
         await registry.beat(any_store, model, "r", 0, Address("h", 1, "k"))
         whose: list[str | int | float] = ["t", "k", 1, 1, 0, 0]
-        times: list[str | int | float] = [0, 10**7, 10**7, "", 0, rules_of([PATIENT])]
+        times: list[str | int | float] = [0, 10**7, 10**7, "", "", 0, rules_of([PATIENT])]
         await any_store.run("line_enter", keys.line(model), [with_seat, 0, *whose, *times])
         await registry.beat(any_store, model, "r", 1, Address("h", 1, "k"))
     heard = await asyncio.wait_for(asyncio.gather(*listening), 5)

@@ -29,8 +29,9 @@ ARGV[9]  arrived_us    when it first came, us; 0 for now, else no bound turns it
 ARGV[10] patience_us   how long it may wait in all, us; the shorter, the earlier its turn
 ARGV[11] left_us       of that, how long from now on
 ARGV[12] avoid         replica that just failed this request; empty for none
-ARGV[13] first_try     1 if its client says that it was not told to come again
-ARGV[14] rules         as line_tend takes them, for a line that lacks this class
+ARGV[13] prefer        replica that may have its prompt's beginning cached; empty for none
+ARGV[14] first_try     1 if its client says that it was not told to come again
+ARGV[15] rules         as line_tend takes them, for a line that lacks this class
 
 Returns  {"seated", rank, replica, info, arrived_us}
          {"waiting", waiting, replicas, arrived_us}   waiting: of its class
@@ -54,7 +55,7 @@ Twin     serve_app/queueing/order.py
 --@include entering
 local k = opened()
 if classes(k) <= tonumber(ARGV[2]) then
-  set_rules(k, ARGV[14])
+  set_rules(k, ARGV[15])
 end
 local first_time = ARGV[9] == "0"
 local ticket = {name = ARGV[1], class = tonumber(ARGV[2]), tenant = ARGV[3], caller = ARGV[4],
@@ -62,8 +63,8 @@ local ticket = {name = ARGV[1], class = tonumber(ARGV[2]), tenant = ARGV[3], cal
                 cost = tonumber(ARGV[7]), bytes = tonumber(ARGV[8]),
                 arrived_us = first_time and k.now_us or tonumber(ARGV[9]), replica = "", rank = 0,
                 seated_us = 0, charged = 0, caller_charged = 0,
-                first_try = ARGV[13] == "1",
-                avoid = ARGV[12]}
+                first_try = ARGV[14] == "1",
+                avoid = ARGV[12], prefer = ARGV[13]}
 ticket.due_us = ticket.arrived_us + tonumber(ARGV[10])
 ticket.deadline_us = k.now_us + tonumber(ARGV[11])
 return entered(k, ticket, first_time)

@@ -12,7 +12,7 @@ end
 
 -- Seats a newcomer at once if nobody is before it; whether it did.
 local function seated_at_once(k, ticket)
-  local replica, rank = roomiest(k, ticket.class, ticket.avoid), first_turn(k)
+  local replica, rank = seat_for(k, ticket.class, ticket), first_turn(k)
   if not replica or (rank and rank <= ticket.class) then
     return false
   end

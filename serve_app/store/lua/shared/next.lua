@@ -12,6 +12,18 @@ local function roomiest(k, rank, avoid)
   return found[at] and may_sit(k, found[at + 1], rank) and found[at] or nil
 end
 
+-- Where a ticket may sit now: where it prefers to if that lends at most a quarter more seats than
+-- the mean of all, with this one; else where there is most room.
+local function seat_for(k, rank, ticket)
+  local prefer = ticket.prefer
+  local share = prefer ~= "" and prefer ~= ticket.avoid and redis.call("ZSCORE", k.room, prefer)
+  if share and may_sit(k, share, rank) and
+     4 * seats_of(k, prefer)[2] * redis.call("ZCARD", k.room) < 5 * (k.tally[LENT] + 1) then
+    return prefer
+  end
+  return roomiest(k, rank, ticket.avoid)
+end
+
 -- The rank and the name of the flow whose turn it is; nil if none waits.
 local function first_turn(k)
   local first = redis.call("ZRANGE", k.turns, 0, 0)[1]
@@ -39,7 +51,7 @@ local function seat_next(k)
       return
     end
     local ticket = next_of(k, name)
-    replica = roomiest(k, rank, ticket.avoid)
+    replica = seat_for(k, rank, ticket) or replica
     if ticket.deadline_us < k.now_us then
       forget(k, ticket, -1)
     else
