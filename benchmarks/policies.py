@@ -19,8 +19,8 @@ from typing import Protocol
 
 from benchmarks.traces import CLASSES, Request
 from serve_app.queueing import order
-from serve_app.queueing.ordered import Ordered
-from serve_app.queueing.state import LineState, Replica, Rule, Ticket
+from serve_app.queueing.order.ordered import Ordered
+from serve_app.queueing.order.state import LineState, Replica, Rule, Ticket
 
 GATEWAYS = 4
 

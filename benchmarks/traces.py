@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
 
-from serve_app.queueing.state import Rule
+from serve_app.queueing.order.state import Rule
 
 
 @dataclass(frozen=True, slots=True)

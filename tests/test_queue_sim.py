@@ -35,7 +35,7 @@ from benchmarks.traces import (
     requests,
     service_s,
 )
-from serve_app.queueing.state import Rule
+from serve_app.queueing.order.state import Rule
 
 INTERACTIVE, STANDARD, BATCH = range(3)
 SECOND_US = 1_000_000

@@ -5,8 +5,8 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from serve_app.queueing.order.state import MILLION
 from serve_app.queueing.seat import ClassLoad, Load, Waiting
-from serve_app.queueing.state import MILLION
 from serve_app.settings import QueueClass
 from serve_app.store import Store, keys, registry
 

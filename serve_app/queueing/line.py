@@ -21,8 +21,8 @@ from serve_app.errors import (
     ShuttingDown,
     StoreUnavailable,
 )
-from serve_app.queueing.drain import retry_after_s
 from serve_app.queueing.local import LocalSeats
+from serve_app.queueing.order.drain import retry_after_s
 from serve_app.queueing.seat import Asks, Seat, Telling
 from serve_app.queueing.tending import TEND_S, Tending, Turn, Waiter
 from serve_app.settings import QueueClass

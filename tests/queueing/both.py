@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 
 from serve_app.queueing import order
-from serve_app.queueing.promises import Told
-from serve_app.queueing.state import LineState, Rule, Ticket
+from serve_app.queueing.order.promises import Told
+from serve_app.queueing.order.state import LineState, Rule, Ticket
 from serve_app.store import keys
 from serve_app.store.scripts import TEXTS
 

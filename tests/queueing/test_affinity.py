@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from serve_app.queueing import order
 from serve_app.queueing.affinity import Ring
-from serve_app.queueing.state import LineState, Rule, Ticket
+from serve_app.queueing.order.state import LineState, Rule, Ticket
 
 NAMES = st.sets(st.text("0123456789abcdef", min_size=16, max_size=16), min_size=1, max_size=12)
 PREFIXES = [f"{at:016x}" for at in range(4_000)]

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from serve_app.queueing.state import Rule
+from serve_app.queueing.order.state import Rule
 from tests.queueing.both import RULES, Both
 
 GATEWAYS = ["sg:wake:g1", "sg:wake:g2"]

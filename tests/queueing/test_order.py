@@ -6,9 +6,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from serve_app.engine.replica import BEAT_HEALTH_S, BEAT_S
-from serve_app.queueing import drain, order
-from serve_app.queueing.flows import Flow, units
-from serve_app.queueing.state import LineState, Rule, Ticket
+from serve_app.queueing import order
+from serve_app.queueing.order import drain, steps
+from serve_app.queueing.order.flows import Flow, units
+from serve_app.queueing.order.state import LineState, Rule, Ticket
 
 RULES = [
     Rule(1_250_000, 2_000_000, 50, 10**9),
@@ -111,10 +112,10 @@ class Laws(RuleBasedStateMachine):
         for mark in ("g:", "e:"):
             if mark + gateway in self.state.beats:
                 self.state.beats.put(mark + gateway, self.now_us // 1_000 - 6_000)
-        order.tidy(self.state, self.now_us)
+        steps.tidy(self.state, self.now_us)
         assert set(self.state.tickets) == others
         assert [one for one in turns if one in self.state.turns] == [*self.state.turns]
-        order.seat_next(self.state, self.now_us)
+        steps.seat_next(self.state, self.now_us)
 
     @invariant()
     def nobody_waits_that_could_sit(self) -> None:

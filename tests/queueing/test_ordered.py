@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve_app.queueing.ordered import Counted
+from serve_app.queueing.order.ordered import Counted
 
 MOVES = st.lists(st.tuples(st.sampled_from("abcdef"), st.none() | st.integers(0, 9)), max_size=80)
 

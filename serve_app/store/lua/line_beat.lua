@@ -23,7 +23,7 @@ ARGV[3]  info          how to reach it, opaque here
 
 Returns  {lent, waiting}   seats it lends now, tickets waiting
 Clock    the store's TIME
-Twin     serve_app/queueing/order.py
+Twin     serve_app/queueing/order/steps.py
 ]]
 --@include line
 --@include close

@@ -21,7 +21,7 @@ ARGV[1]  ticket        that waits
 
 Returns  {tenant, caller} of the ticket; empty if it does not wait here
 Clock    the store's TIME
-Twin     serve_app/queueing/order.py
+Twin     serve_app/queueing/order/steps.py
 ]]
 --@include line
 --@include close

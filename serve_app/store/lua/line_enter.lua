@@ -39,7 +39,7 @@ Returns  {"seated", rank, replica, info, arrived_us}
              as text, 0 if nobody can tell
          {"draining"}
 Clock    the store's TIME
-Twin     serve_app/queueing/order.py
+Twin     serve_app/queueing/order/steps.py
 ]]
 --@include line
 --@include close

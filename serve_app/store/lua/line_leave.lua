@@ -22,7 +22,7 @@ ARGV[2]  cost          tokens it really cost; below 0: as many as expected
 
 Returns  "seat" if it had one, "line" if it waited, "gone" if it had left before
 Clock    the store's TIME
-Twin     serve_app/queueing/order.py
+Twin     serve_app/queueing/order/steps.py
 ]]
 --@include line
 --@include close

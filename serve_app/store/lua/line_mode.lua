@@ -21,7 +21,7 @@ ARGV[1]  mode          open; paused: nobody is seated; draining: nobody new come
 
 Returns  the mode before
 Clock    the store's TIME
-Twin     serve_app/queueing/order.py
+Twin     serve_app/queueing/order/steps.py
 ]]
 --@include line
 --@include close

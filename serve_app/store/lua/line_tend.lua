@@ -24,7 +24,7 @@ Returns  {mode, lent, replicas, seats, gateways, new, freed, class, class, ...}
          new: 1 if the gateway was not known, with all that it held; freed: seats a second, as text
          class: {waiting, bytes, running, oldest_ms, wait_ms}   wait_ms: of one more, as text
 Clock    the store's TIME
-Twin     serve_app/queueing/order.py
+Twin     serve_app/queueing/order/steps.py
 ]]
 --@include line
 --@include close

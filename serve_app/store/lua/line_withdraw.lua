@@ -21,7 +21,7 @@ ARGV[1]  replica       its id
 
 Returns  1
 Clock    the store's TIME
-Twin     serve_app/queueing/order.py
+Twin     serve_app/queueing/order/steps.py
 ]]
 --@include line
 --@include close

@@ -1,4 +1,4 @@
--- Twin: serve_app/queueing/moves.py. Needs ticket.lua. What a ticket's flows are charged.
+-- Twin: serve_app/queueing/order/moves.py. Needs ticket.lua. What a ticket's flows are charged.
 -- The flows of a ticket that comes, lifted to the virtual time if they do not wait.
 local function flows_of(k, ticket)
   read(k, names_of(ticket))

@@ -1,4 +1,4 @@
--- Twin: serve_app/queueing/state.py. Needs line.lua. What a step leaves behind.
+-- Twin: serve_app/queueing/order/state.py. Needs line.lua. What a step leaves behind.
 -- The rules of the classes; tickets of a class that is no longer there go by the last one's.
 local function set_rules(k, text)
   local rules = cjson.decode(text)

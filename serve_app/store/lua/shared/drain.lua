@@ -1,4 +1,4 @@
--- Twin: serve_app/queueing/drain.py. Needs line.lua. How fast seats come free, and for whom.
+-- Twin: serve_app/queueing/order/drain.py. Needs line.lua. How fast seats come free, and for whom.
 local LEAST_SHARE = 0.05
 
 -- Both windows of a figure together.

@@ -1,4 +1,4 @@
--- Twin: serve_app/queueing/order.py. Needs next.lua and refusal.lua. What a newcomer is told.
+-- Twin: serve_app/queueing/order/steps.py. Needs next.lua and refusal.lua. What a newcomer is told.
 local function told(k, ticket)
   closed(k)
   local arrived_us = string.format("%.0f", ticket.arrived_us)

@@ -1,4 +1,4 @@
--- Twin: serve_app/queueing/flows.py. Needs line.lua. What a flow is made of, by place:
+-- Twin: serve_app/queueing/order/flows.py. Needs line.lua. What a flow is made of, by place:
 local COUNTER, WEIGHT, WAITING, SINCE, LIFTED, VIRTUAL, PROMISED, AT, DUE =
   1, 2, 3, 4, 5, 6, 7, 8, 9
 local UNITS_PER_TOKEN, TOP_COUNTER = 100, 9e15

@@ -1,4 +1,4 @@
--- Twin: serve_app/queueing/state.py. `k` is one model's line: its keys, its tally, what is in use.
+-- Twin: serve_app/queueing/order/state.py. `k` is one model's line: its keys, its tally, what is in use.
 local MILLION, WINDOW_MS, GRACE_MS, RETRY_MAX_MS = 1000000, 20000, 5000, 60000
 local BY_CLASS = 1e13 -- scores of one class are apart from those of the next
 -- The tally by place: of the whole line, then of each class.

@@ -1,4 +1,4 @@
--- Twin: serve_app/queueing/order.py. Needs seats.lua. Who goes next, and where.
+-- Twin: serve_app/queueing/order/steps.py. Needs seats.lua. Who goes next, and where.
 local SEATED_AT_ONCE = 64 -- seats handed out by one step at most; the next one goes on
 
 local function may_sit(k, share, rank)

@@ -1,4 +1,4 @@
--- Twin: serve_app/queueing/promises.py. Needs charge.lua and drain.lua.
+-- Twin: serve_app/queueing/order/promises.py. Needs charge.lua and drain.lua.
 local PROMISED_AT_ONCE = 64 -- to one caller; and so many forgotten by one step
 
 local function promised(k, class, from_ms, to_ms)

@@ -1,4 +1,4 @@
--- Twin: serve_app/queueing/order.py. Needs next.lua. Whoever was silent too long is gone.
+-- Twin: serve_app/queueing/order/steps.py. Needs next.lua. Whoever was silent too long is gone.
 local REPLICA_SILENT_MS, GATEWAY_SILENT_MS, IDLE_MS = 2000, 5000, 600000
 local AT_ONCE = 64 -- owners, lifts and idle flows that one step sees to at most
 

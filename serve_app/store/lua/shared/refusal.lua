@@ -1,4 +1,4 @@
--- Twin: serve_app/queueing/promises.py. Needs promises.lua.
+-- Twin: serve_app/queueing/order/promises.py. Needs promises.lua.
 -- What a newcomer is told that may not wait: said, wait, when to come again; nil if it may.
 local function refusal(k, ticket)
   local name, caller_name = names_of(ticket)

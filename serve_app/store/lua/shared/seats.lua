@@ -1,4 +1,4 @@
--- Twin: serve_app/queueing/moves.py. Needs waiting.lua. Onto a seat, and up from it.
+-- Twin: serve_app/queueing/order/moves.py. Needs waiting.lua. Onto a seat, and up from it.
 -- Seats that a replica offers, and those it lends; what changes is written when the step ends.
 local function seats_of(k, replica)
   if not k.seats[replica] then

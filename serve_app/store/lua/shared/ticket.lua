@@ -1,4 +1,4 @@
--- Twin: serve_app/queueing/moves.py. Needs flows.lua. What a ticket is made of:
+-- Twin: serve_app/queueing/order/moves.py. Needs flows.lua. What a ticket is made of:
 local TICKET = {"class", "tenant", "caller", "cost", "bytes", "arrived_us", "due_us",
                 "deadline_us", "weight", "caller_weight", "replica", "rank", "seated_us", "charged",
                 "caller_charged", "avoid", "prefer"}

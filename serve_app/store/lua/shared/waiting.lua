@@ -1,4 +1,4 @@
--- Twin: serve_app/queueing/moves.py. Needs charge.lua. Into the line, and out of it.
+-- Twin: serve_app/queueing/order/moves.py. Needs charge.lua. Into the line, and out of it.
 local function counted(k, ticket, flow, caller, by)
   local at = of(ticket.class)
   caller[WAITING], flow[WAITING] = caller[WAITING] + by, flow[WAITING] + by

@@ -13,7 +13,7 @@ the virtual token counter (Sheng et al. 2024).
 from dataclasses import dataclass, field
 from math import floor
 
-from serve_app.queueing.ordered import Ordered
+from serve_app.queueing.order.ordered import Ordered
 
 UNITS_PER_TOKEN = 100
 MIN_WEIGHT, MAX_WEIGHT = 0.01, 1_000.0

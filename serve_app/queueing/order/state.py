@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass, field
 
-from serve_app.queueing.drain import Window
-from serve_app.queueing.flows import Flow, flow_name
-from serve_app.queueing.ordered import Counted, Ordered
+from serve_app.queueing.order.drain import Window
+from serve_app.queueing.order.flows import Flow, flow_name
+from serve_app.queueing.order.ordered import Counted, Ordered
 
 MILLION = 1_000_000
 

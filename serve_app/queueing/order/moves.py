@@ -3,9 +3,9 @@
 ``lua/shared/charge.lua``, ``waiting.lua`` and ``seats.lua`` do the same in the store.
 """
 
-from serve_app.queueing import drain
-from serve_app.queueing.flows import Flow, class_of, units
-from serve_app.queueing.state import LineState, Ticket
+from serve_app.queueing.order import drain
+from serve_app.queueing.order.flows import Flow, class_of, units
+from serve_app.queueing.order.state import LineState, Ticket
 
 REAPED_AT_ONCE = 256
 """Tickets that one step takes from the silent at most; the next one goes on."""

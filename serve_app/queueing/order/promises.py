@@ -9,9 +9,9 @@ the same in the store.
 
 from dataclasses import dataclass
 
-from serve_app.queueing import drain
-from serve_app.queueing.flows import Flow
-from serve_app.queueing.state import LineState, Tally, Ticket
+from serve_app.queueing.order import drain
+from serve_app.queueing.order.flows import Flow
+from serve_app.queueing.order.state import LineState, Tally, Ticket
 
 FORGOTTEN_AT_ONCE = 64
 """Promises that nobody came for, forgotten by one step at most."""
