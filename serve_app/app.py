@@ -36,7 +36,7 @@ from serve_app.proxy import stay_on_node
 from serve_app.queueing import LOOK_BACK_S, REPORT_INTERVAL_S, replicas_for_line, report
 from serve_app.settings import Settings
 from serve_app.store import Store, store_url
-from serve_app.telemetry import Audit, Entry, Metrics
+from serve_app.telemetry import Audit, Captures, Entry, Metrics
 
 __all__ = ["Gateway", "build", "replicas_for_line"]
 
@@ -84,9 +84,18 @@ class Gateway:
         ledger = self._ledger = Ledger(self._store)
         audit = self._audit = Audit(self._store, keep_days=settings.audit.keep_days)
         self._identity = identity_of(settings, self._store, secrets, audit, os.environ)
+        captures = self._captures = Captures(folder / "captures", settings.capture)
+        metrics.tell("sluicegate_captures_lost", "Captures that no file holds.", captures.lost)
         metrics.follow(self._store, self._line.gateway, on_loss=settings.store.on_loss)
         tell_of(holds, self._line, metrics)
-        for tend in (holds.renew, holds.pay, ledger.pay, audit.pay, self._identity.tend):
+        for tend in (
+            holds.renew,
+            holds.pay,
+            ledger.pay,
+            audit.pay,
+            self._identity.tend,
+            captures.tend,
+        ):
             self._line.tend_also(tend)
         if disabled:
             self._line.tend_also(self._warn)
@@ -102,12 +111,10 @@ class Gateway:
             relay=self._relay,
             audit=audit,
             metrics=metrics,
+            captures=captures,
             proxy_key=secrets.proxy_key,
         )
-        if any(len(key) < SHORT for key in (*secrets.admin_keys, *secrets.api_keys)):
-            _log.warning("a static key has fewer than %d characters and may be guessed", SHORT)
-        if os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") == "1" and not os.environ.get(PROXY_KEY_ENV):
-            _log.warning(NAMELESS_HAPROXY)
+        _say_what_is_weak(secrets)
         await self._line.open()
 
     async def _warn(self) -> None:
@@ -164,9 +171,17 @@ class Gateway:
         if hasattr(self, "_gate"):
             await self._line.close()
             await write_the_last(self._gate.settling, self._holds, self._ledger)
+            await self._captures.close()
             await self._identity.close()
             await self._relay.close()
             await self._store.close()
+
+
+def _say_what_is_weak(secrets: Secrets) -> None:
+    if any(len(key) < SHORT for key in (*secrets.admin_keys, *secrets.api_keys)):
+        _log.warning("a static key has fewer than %d characters and may be guessed", SHORT)
+    if os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") == "1" and not os.environ.get(PROXY_KEY_ENV):
+        _log.warning(NAMELESS_HAPROXY)
 
 
 def _front_host() -> str:

@@ -167,6 +167,22 @@ class Audit(Section):
     """Days that an entry is kept."""
 
 
+class Capture(Section):
+    """Full requests and replies of single keys, while an operator has asked for them."""
+
+    max_minutes: int = Field(default=60, ge=0, le=60)
+    """Minutes that one capture of a key may last; 0 lets nobody capture."""
+
+    max_body_bytes: int = Field(default=1_048_576, ge=0, le=16_777_216)
+    """Bytes kept of a captured request's body, and of its reply's; the rest is left out."""
+
+    max_bytes: int = Field(default=268_435_456, ge=1_048_576, le=1_099_511_627_776)
+    """Bytes of all captures in this node's data folder; the oldest files go first."""
+
+    keep_days: int = Field(default=7, ge=1, le=365)
+    """Days that a file of captures is kept."""
+
+
 class Gateway(Replicas):
     """The ingress replicas."""
 
@@ -193,6 +209,7 @@ class Settings(Section):
     models: list[Model] = Field(default=[SMOLLM2], min_length=1)
     gateway: Gateway = Gateway()
     audit: Audit = Audit()
+    capture: Capture = Capture()
     cors: Cors = Cors()
 
     @model_validator(mode="after")

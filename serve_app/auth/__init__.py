@@ -38,6 +38,7 @@ from serve_app.auth.grant import Known, class_of, rfc3339
 from serve_app.auth.keys.bulk import export_keys, import_keys
 from serve_app.auth.keys.key import Key, MadeKey, make, parse
 from serve_app.auth.keys.key_record import (
+    CaptureRequest,
     KeyChange,
     KeyRecord,
     KeyRequest,
@@ -65,6 +66,7 @@ __all__ = [
     "Attempts",
     "Authenticator",
     "Caller",
+    "CaptureRequest",
     "Credential",
     "How",
     "Issuers",

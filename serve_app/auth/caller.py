@@ -55,6 +55,7 @@ class Caller:
         expires_ms: when it ends, ms since the epoch; 0 for never.
         over_limit_waits: whether a request beyond a limit waits for it, if it may, or is refused.
         exempt: whether no limit binds it, its tenant's neither.
+        capture_ends_ms: until when what it sends and gets is written down, ms since the epoch.
     """
 
     tenant: str
@@ -70,6 +71,7 @@ class Caller:
     expires_ms: int = 0
     over_limit_waits: bool = False
     exempt: bool = False
+    capture_ends_ms: int = 0
 
     def must(self, permission: str) -> None:
         """Return if the caller holds ``permission``.

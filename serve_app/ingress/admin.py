@@ -1,6 +1,15 @@
-"""Keys over HTTP: create, list, show, change, rotate, revoke."""
+"""Keys over HTTP: create, list, show, change, rotate, capture, revoke."""
 
-from serve_app.auth import Caller, KeyChange, KeyRecord, KeyRequest, Rotation, rfc3339
+from serve_app.auth import (
+    Caller,
+    CaptureRequest,
+    KeyChange,
+    KeyRecord,
+    KeyRequest,
+    Rotation,
+    rfc3339,
+)
+from serve_app.errors import InvalidRequest
 from serve_app.ingress.asked import NO_STORE, body_as, page_asked, reply_page, tenant_asked
 from serve_app.ingress.exchange import Exchange
 from serve_app.ingress.gate import Gate
@@ -52,6 +61,31 @@ async def rotate_key(gate: Gate, exchange: Exchange, caller: Caller) -> None:
     told = {"old_valid_until": rfc3339(until_ms)}
     await gate.noted(exchange, caller, action="key.rotate", **_about(record), after=told)
     await exchange.reply(200, {**record.public(), "key": made.text, **told}, NO_STORE)
+
+
+async def start_capture(gate: Gate, exchange: Exchange, caller: Caller) -> None:
+    """Write down, for ``minutes``, what a key sends and gets; operators only."""
+    minutes, most = (await body_as(CaptureRequest, exchange)).minutes, gate.captures.max_minutes
+    if minutes > most:
+        raise InvalidRequest(f"'minutes': at most {most} here, by capture.max_minutes.")
+    record = await _captured(gate, exchange, caller, "capture.start", minutes)
+    await exchange.reply(200, record.public(), NO_STORE)
+
+
+async def stop_capture(gate: Gate, exchange: Exchange, caller: Caller) -> None:
+    """Write down no more of what a key sends and gets; operators only. What was written stays."""
+    await _captured(gate, exchange, caller, "capture.stop", 0)
+    await exchange.reply(204, headers=NO_STORE)
+
+
+async def _captured(
+    gate: Gate, exchange: Exchange, caller: Caller, action: str, minutes: int
+) -> KeyRecord:
+    named = await _named(gate, exchange, caller)
+    was, record = await gate.identity.keys.capture(*named, minutes, by=caller)
+    before, after = changed(was.public(), record.public())
+    await gate.noted(exchange, caller, action=action, **_about(record), before=before, after=after)
+    return record
 
 
 async def revoke_key(gate: Gate, exchange: Exchange, caller: Caller) -> None:

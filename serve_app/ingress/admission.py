@@ -18,6 +18,7 @@ from serve_app.errors import (
 from serve_app.ingress.bill import Bill
 from serve_app.ingress.body import without
 from serve_app.ingress.call import Call, read
+from serve_app.ingress.capturing import watched
 from serve_app.ingress.exchange import Exchange
 from serve_app.ingress.gate import Gate
 from serve_app.ingress.told import LIMIT_HEADERS, limit_headers, over_limit
@@ -259,6 +260,7 @@ async def _known(
         raise auth.unknown_key()
     exchange.held = held
     caller = auth.identified(credential, held.attributes)
+    watched(gate.captures, exchange, caller, held.now_us)
     exchange.notes |= {
         "tenant": caller.tenant,
         "key_id": caller.key_id,

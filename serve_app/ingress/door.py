@@ -90,19 +90,20 @@ class Door:
         if exchange.notes.keys() >= {"model", "class", "queue_ms"}:
             waited_s = exchange.notes["queue_ms"] / 1_000
             self._gate.metrics.waited(exchange.notes["model"], exchange.notes["class"], waited_s)
-        self._gate.access_log.write(
-            {
-                "request_id": exchange.request_id,
-                "address": self._gate.address(exchange),
-                "method": exchange.method,
-                "route": exchange.scope.get("route_path", ""),
-                "status": exchange.status,
-                "code": exchange.code,
-                **exchange.notes,
-                "bytes_out": exchange.bytes_out,
-                "total_ms": round((time.perf_counter() - exchange.began_s) * 1_000, 3),
-            }
-        )
+        fields = {
+            "request_id": exchange.request_id,
+            "address": self._gate.address(exchange),
+            "method": exchange.method,
+            "route": exchange.scope.get("route_path", ""),
+            "status": exchange.status,
+            "code": exchange.code,
+            **exchange.notes,
+            "bytes_out": exchange.bytes_out,
+            "total_ms": round((time.perf_counter() - exchange.began_s) * 1_000, 3),
+        }
+        self._gate.access_log.write(fields)
+        if exchange.recording is not None:
+            exchange.recording.keep(fields)
 
 
 def _within_cors(app: ASGIApp, settings: Cors) -> CORSMiddleware:

@@ -7,7 +7,7 @@ import re
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
 from serve_app.auth import Credential
@@ -17,6 +17,9 @@ from serve_app.ingress.wish import Wish
 from serve_app.limits import Hold
 from serve_app.model_settings import Model
 from serve_app.redaction import redacted
+
+if TYPE_CHECKING:
+    from serve_app.ingress.capturing import Recording
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -43,6 +46,8 @@ class Exchange:
         address: where it comes from, once that was told.
         wish: what the client wishes of the line, once that was read.
         body: the body's bytes and the object in them, once they were read.
+        raw: the body as it came, also one that holds no object.
+        recording: what is captured of it, if its key is watched.
         headers_out: headers that every reply of this exchange carries.
         started: whether the reply has begun.
         streaming: whether the reply is an event stream.
@@ -67,6 +72,8 @@ class Exchange:
         self.wish = Wish()
         self._mistake: GateError | None = None
         self.body: tuple[bytes, dict[str, Any]] | None = None
+        self.raw = b""
+        self.recording: Recording | None = None
         given = self.header("x-request-id") or ""
         self.settle_id = secrets.token_hex(12)
         safe = _SAFE_ID.fullmatch(given) and redacted(given) == given
@@ -126,7 +133,7 @@ class Exchange:
             raise WrongMediaType(f"Send 'Content-Type: application/json', not '{media[:60]}'.")
         try:
             async with asyncio.timeout(BODY_S):
-                raw = await self._body(max_bytes)
+                raw = self.raw = await self._body(max_bytes)
         except TimeoutError:
             raise InvalidRequest(f"The body did not arrive within {BODY_S:g} s.") from None
         if len(raw) <= IN_LOOP_BYTES:

@@ -16,7 +16,7 @@ from serve_app.limits import Holds, Ledger
 from serve_app.model_settings import Model
 from serve_app.queueing import Line
 from serve_app.settings import QueueClass, Settings
-from serve_app.telemetry import AccessLog, Audit, Entry, Metrics
+from serve_app.telemetry import AccessLog, Audit, Captures, Entry, Metrics
 
 
 @dataclass(slots=True)
@@ -65,6 +65,7 @@ class Gate:
         relay: Relay,
         audit: Audit,
         metrics: Metrics,
+        captures: Captures,
         proxy_key: str | None = None,
     ) -> None:
         self.settings = settings
@@ -75,7 +76,7 @@ class Gate:
         self.ledger = ledger
         self.patience = Patience()
         self.settling: set[asyncio.Task[None]] = set()
-        self.metrics = metrics
+        self.metrics, self.captures = metrics, captures
         self.access_log = AccessLog()
         self._proxy_key = proxy_key
         self._trusted = [ipaddress.ip_network(cidr) for cidr in settings.auth.trusted_proxies]

@@ -48,6 +48,8 @@ TABLE = (
     Entry("PATCH", "/v1/auth/api-keys/{key_id}", "manage_keys", admin.change_key),
     Entry("DELETE", "/v1/auth/api-keys/{key_id}", "manage_keys", admin.revoke_key),
     Entry("POST", "/v1/auth/api-keys/{key_id}/rotate", "manage_keys", admin.rotate_key),
+    Entry("POST", "/v1/auth/api-keys/{key_id}/capture", "manage_keys", admin.start_capture),
+    Entry("DELETE", "/v1/auth/api-keys/{key_id}/capture", "manage_keys", admin.stop_capture),
     Entry("POST", "/v1/auth/revocations", "manage_users", accounts.revoke_token),
     Entry("POST", "/v1/auth/users", "manage_users", accounts.create_user),
     Entry("GET", "/v1/auth/users", "manage_users", accounts.list_users),

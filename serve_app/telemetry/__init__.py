@@ -25,12 +25,30 @@ backwards, every new entry would shift the pages.
 **Decided: an entry that cannot be written is owed, and what it tells of still happens.** Who takes
 the store away would otherwise decide that nobody may revoke a key. It is in the log meanwhile.
 
+**Decided: a capture is a file on the gateway's node, not a reply.** What a key sends and gets is
+the most private thing here: who may read the node's disk may read it, and only operators begin it;
+the tenant sees in its key and in its audit that they did. It ends by itself, and the switch lies in
+the key's record, which every request reads anyway.
+
 **Decided: each gateway tells its own figures**, in a registry of its own. Adding them up is what
 Prometheus is for; a sum kept in the store would be one more call for each request.
 """
 
 from serve_app.telemetry.access_log import AccessLog
 from serve_app.telemetry.audit import PAGE_MAX, Audit, Entry, Wanted, changed
+from serve_app.telemetry.captured import Captured
+from serve_app.telemetry.captures import Captures
 from serve_app.telemetry.metrics import MEDIA, Metrics
 
-__all__ = ["MEDIA", "PAGE_MAX", "AccessLog", "Audit", "Entry", "Metrics", "Wanted", "changed"]
+__all__ = [
+    "MEDIA",
+    "PAGE_MAX",
+    "AccessLog",
+    "Audit",
+    "Captured",
+    "Captures",
+    "Entry",
+    "Metrics",
+    "Wanted",
+    "changed",
+]

@@ -5,6 +5,7 @@ import io
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from decimal import Decimal
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -26,7 +27,7 @@ from serve_app.limits.report import FIGURES, HOUR_S, HOUR_US
 from serve_app.queueing import Line
 from serve_app.settings import Settings
 from serve_app.store import Store, keys
-from serve_app.telemetry import Metrics
+from serve_app.telemetry import Captures, Metrics
 from tests.accounts import OPERATOR
 from tests.stories.test_document import mistakes
 
@@ -101,7 +102,7 @@ class House:
 
 
 @pytest.fixture
-async def house(store: Store, store_url: str) -> AsyncIterator[House]:
+async def house(store: Store, store_url: str, tmp_path: Path) -> AsyncIterator[House]:
     settings = Settings.from_args(ARGS)
     secrets = Secrets(admin_keys=[ADMIN], api_keys=[PLAIN])
     audit: Any = SimpleNamespace(write=_nothing)
@@ -116,6 +117,7 @@ async def house(store: Store, store_url: str) -> AsyncIterator[House]:
         relay=relay,
         audit=audit,
         metrics=Metrics(),
+        captures=Captures(tmp_path / "captures", settings.capture),
     )
     for tenant in ("acme", "other"):
         await identity.tenants.create(auth.TenantRequest(id=tenant), by=OPERATOR)

@@ -9,7 +9,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import islice
 
 from pydantic import Field, ValidationError, field_validator
@@ -52,7 +52,7 @@ class KeyLine(Strict):
             raise ValueError(f"unknown permissions: {', '.join(unknown)}")
         _Limited.model_validate({"limits": key.limits})
         key.caller()  # its addresses are networks
-        return key
+        return replace(key, capture_ends_ms=0)  # it was begun elsewhere
 
 
 async def import_keys(

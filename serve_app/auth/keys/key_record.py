@@ -38,6 +38,12 @@ class Rotation(Strict):
     overlap_s: int = Field(default=0, ge=0, le=2_592_000, examples=[3600])
 
 
+class CaptureRequest(Strict):
+    """The body of ``POST /v1/auth/api-keys/{id}/capture``."""
+
+    minutes: int = Field(ge=1, le=60, examples=[5])
+
+
 @dataclass(frozen=True, slots=True)
 class KeyRecord(Record):
     """What is known of a key; the secret is not."""
@@ -59,6 +65,7 @@ class KeyRecord(Record):
     allowed_addresses: list[str] | None = None
     changed_ms: int = 0
     over_limit: OverLimit = "refuse"
+    capture_ends_ms: int = 0
 
     def public(self, used_ms: int = 0) -> dict[str, Any]:
         """Return the record as the admin API shows it, with when it was last used."""
@@ -83,6 +90,7 @@ class KeyRecord(Record):
             expires_ms=self.expires_ms,
             over_limit_waits=self.over_limit == "wait",
             exempt=bool(self.limits.get("exempt")),
+            capture_ends_ms=self.capture_ends_ms,
         )
 
     def limits_text(self) -> str:

@@ -1,6 +1,8 @@
 """Keys over the admin API: create, change, rotate, list, revoke. In force for the next request."""
 
 import time
+from collections.abc import Callable
+from dataclasses import replace
 
 from serve_app.auth.caller import DEFAULT_TENANT, Caller
 from serve_app.auth.grant import Known, must_be_classes, must_be_givable, must_cover
@@ -14,11 +16,12 @@ from serve_app.auth.keys.key_record import (
     new_record,
 )
 from serve_app.auth.tenants import Tenants
-from serve_app.errors import AlreadyExists, InUse, NoSuchKey, UnknownTenant
+from serve_app.errors import AlreadyExists, Forbidden, InUse, NoSuchKey, UnknownTenant
 from serve_app.store import Store, keys
 
 PAGE_MAX = 1_000
 TRIES = 8
+MINUTE_MS = 60_000
 
 
 class Keys:
@@ -88,10 +91,43 @@ class Keys:
             StoreUnavailable: it may have been changed; ask for it.
         """
         await self._must_be_givable(change, tenant, by)
+        given = change.model_fields_set
+        return await self._replaced(
+            tenant, key_id, by, lambda was: changed_record(was, change, given, by, _now_ms())
+        )
+
+    async def capture(
+        self, tenant: str, key_id: str, minutes: int, *, by: Caller
+    ) -> tuple[KeyRecord, KeyRecord]:
+        """Have gateways write down what a key sends and gets; return what it was and what it is.
+
+        Args:
+            tenant: whose key it is.
+            key_id: its public id.
+            minutes: how long, from its next request on; 0 ends it.
+            by: an operator: what is written lies on the platform's disks.
+
+        Raises:
+            NoSuchKey: as in :meth:`get`.
+            Forbidden: ``by`` is no operator, or the key may do what it may not.
+            InUse: others change the key at the same time; nothing was changed.
+            StoreUnavailable: it may have been changed; ask for it.
+        """
+        if not by.operator:
+            raise Forbidden("Only the platform's operators capture what a key sends.")
+        ends_ms = _now_ms() + minutes * MINUTE_MS if minutes else 0
+        return await self._replaced(
+            tenant, key_id, by, lambda was: replace(was, capture_ends_ms=ends_ms)
+        )
+
+    async def _replaced(
+        self, tenant: str, key_id: str, by: Caller, new: Callable[[KeyRecord], KeyRecord]
+    ) -> tuple[KeyRecord, KeyRecord]:
+        """Write what ``new`` makes of a key that ``by`` covers, unless others write meanwhile."""
         for _ in range(TRIES):
             was, _, attributes = await self._found(tenant, key_id, by)
             must_cover(by, was.caller(), self._known)
-            record = changed_record(was, change, change.model_fields_set, by, _now_ms())
+            record = new(was)
             done = await self._store.run(
                 "key_change",
                 [keys.key_record(tenant, key_id)],

@@ -66,6 +66,7 @@ _COMPLETION = Described(
 _LOGIN = {"username": "ada", "password": "…"}
 _LOGIN_REFUSALS = (errors.InvalidLogin, errors.TooManyAttempts, errors.RateLimited)
 _GIVING = (errors.UnknownTenant, errors.Forbidden, errors.ModelForbidden, errors.AddressForbidden)
+_CAPTURING = (errors.InUse,)
 _LIMITS = {"requests_per_minute": {"limit": 60, "burst": 10}, "tokens_per_day": 1_000_000}
 _KEY = {"name": "ci", "limits": _LIMITS, "over_limit": "wait", "expires_in_days": 90}
 _TENANT_LIMITS = {"cost_per_month": 250, "models": {"smollm2-135m": {"concurrency": 16}}}
@@ -123,6 +124,16 @@ DESCRIBED: Mapping[tuple[str, str], Described] = {
         query=admin.TenantQuery,
         body=auth.Rotation,
         example={"overlap_s": 3600},
+    ),
+    ("POST", "/v1/auth/api-keys/{key_id}/capture"): Described(
+        admin.ShownKey,
+        query=admin.TenantQuery,
+        body=auth.CaptureRequest,
+        example={"minutes": 5},
+        refusals=_CAPTURING,
+    ),
+    ("DELETE", "/v1/auth/api-keys/{key_id}/capture"): Described(
+        status=204, query=admin.TenantQuery, refusals=_CAPTURING
     ),
     ("POST", "/v1/auth/revocations"): Described(
         status=204,

@@ -125,6 +125,9 @@ class ShownKey(Shared):
     last_used_at: str | None
     """To the minute."""
 
+    capture_ends_at: str | None
+    """Until when operators have written down what it sends and gets; null if they never did."""
+
 
 class MadeKey(ShownKey):
     """A new key."""
