@@ -27,6 +27,7 @@ def check_source(model: Model) -> None:
         SettingsError: it cannot, and why.
     """
     source = model.source
+    check_adapters(model)
     where = f"args.models: the source of '{model.name}'"
     if model.engine == "simulated":
         return
@@ -42,6 +43,27 @@ def check_source(model: Model) -> None:
             raise SettingsError(f"{where}: {folder} is not a model folder (no config.json)")
     elif not _HUB_ID.fullmatch(source):
         raise SettingsError(f"{where}: '{source}' is no builtin, folder or Hugging Face id")
+
+
+def check_adapters(model: Model) -> None:
+    """Return if the adapters that the settings name can be there; fetches nothing.
+
+    Raises:
+        SettingsError: one cannot, and why.
+    """
+    for one in model.adapters if model.engine == "vllm" else ():
+        where = f"args.models: the source of the adapter '{one.name}'"
+        folder = Path(one.source).expanduser()
+        if _is_path(one.source):
+            if not (folder / "adapter_config.json").is_file():
+                raise SettingsError(f"{where}: {folder} holds no adapter (no adapter_config.json)")
+        elif not _HUB_ID.fullmatch(one.source):
+            raise SettingsError(f"{where}: '{one.source}' is no folder or Hugging Face id")
+
+
+def adapter_source(source: str) -> str:
+    """Return where an engine finds an adapter, as it takes it."""
+    return str(Path(source).expanduser()) if _is_path(source) else source
 
 
 def _is_path(source: str) -> bool:

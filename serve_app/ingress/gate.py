@@ -9,6 +9,7 @@ from typing import Any
 from serve_app import auth
 from serve_app.haproxy import PROXY_KEY_HEADER
 from serve_app.ingress.address import client_address
+from serve_app.ingress.catalogue import Catalogue
 from serve_app.ingress.exchange import Exchange
 from serve_app.ingress.patience import Patience
 from serve_app.ingress.relay import Relay
@@ -69,6 +70,7 @@ class Gate:
     ) -> None:
         self.settings = settings
         self.models: Mapping[str, Model] = {model.name: model for model in settings.models}
+        self.catalogue = Catalogue(settings.models)
         self.classes: Mapping[str, QueueClass] = {one.name: one for one in settings.queue.classes}
         self.identity = identity
         self.holds, self.line, self.relay, self.audit = holds, line, relay, audit

@@ -60,7 +60,7 @@ class Readiness(Shape):
 
 
 class ServedModel(Shape):
-    """One model."""
+    """One model, alias or adapter."""
 
     id: str
     """The name to ask for."""
@@ -68,6 +68,16 @@ class ServedModel(Shape):
     object: Literal["model"]
     created: int
     owned_by: str
+    root: str
+    """The model that answers; of an adapter, the last part of its source."""
+
+    parent: str | None
+    """Of an adapter, the model that it adapts."""
+
+    state: Literal["ready", "asleep", "starting", "failing"]
+    """Of the model that answers: asleep, it wakes for the first request; failing, it cannot start
+    and its requests are refused with `no_capacity`."""
+
     max_model_len: int | None = None
     """Tokens of prompt and answer together, where it is known."""
 
