@@ -12,6 +12,7 @@ import logging
 import math
 import os
 import time
+from secrets import token_hex
 from typing import Any
 
 from ray import serve
@@ -56,6 +57,7 @@ class Gateway:
 
     Args:
         settings: the whole of them.
+        release: this deployment, as its replicas know it.
         _models: handles of the model deployments, so that Serve starts those too.
 
     Raises:
@@ -63,7 +65,9 @@ class Gateway:
             issuer's key is unfit.
     """
 
-    async def __init__(self, settings: Settings, *_models: Any) -> None:  # type: ignore[misc]
+    async def __init__(  # type: ignore[misc]
+        self, settings: Settings, release: str, *_models: Any
+    ) -> None:
         speak_up()
         stay_on_node()
         secrets = Secrets.from_environ()
@@ -79,7 +83,7 @@ class Gateway:
             watch=metrics.store_call,
         )
         self._relay = Relay(first_byte_timeout_s=settings.gateway.first_byte_timeout_s)
-        self._line = line_of(settings, self._store)
+        self._line = line_of(settings, self._store, release)
         holds = self._holds = holds_of(settings, self._store, self._line)
         ledger = self._ledger = Ledger(self._store)
         audit = self._audit = Audit(self._store, keep_days=settings.audit.keep_days)
@@ -188,7 +192,8 @@ def build(args: dict[str, Any]) -> Application:
     check_identity(settings, os.environ)
     for model in settings.models:
         engine.check_source(model)
-    replicas = [_replicas(model, settings) for model in settings.models]
+    release = token_hex(4)
+    replicas = [_replicas(model, settings, release) for model in settings.models]
     gateway: Any = serve.deployment(Gateway)
     gateway = gateway.options(
         name="Gateway",
@@ -204,11 +209,11 @@ def build(args: dict[str, Any]) -> Application:
         graceful_shutdown_timeout_s=60,
         logging_config={"enable_access_log": False},
     )
-    application: Application = gateway.bind(settings, *replicas)
+    application: Application = gateway.bind(settings, release, *replicas)
     return application
 
 
-def _replicas(model: Model, settings: Settings) -> Application:
+def _replicas(model: Model, settings: Settings, release: str) -> Application:
     """Return the deployment of one model."""
     deployment: Any = serve.deployment(engine.ModelReplica)
     deployment = deployment.options(
@@ -223,7 +228,8 @@ def _replicas(model: Model, settings: Settings) -> Application:
         graceful_shutdown_timeout_s=model.drain_timeout_s + 20,
         logging_config={"enable_access_log": False},
     )
-    application: Application = deployment.bind(model, settings.store, settings.queue.ceiling)
+    ceiling = settings.queue.ceiling
+    application: Application = deployment.bind(model, settings.store, ceiling, release)
     return application
 
 

@@ -25,15 +25,19 @@ async def health(gate: Gate, exchange: Exchange) -> None:
 
 
 async def ready(gate: Gate, exchange: Exchange) -> None:
-    """Answer 200 if the store is well and every model has a replica or may sleep, else 503."""
+    """Answer 200 if the store is well and the models have replicas or may sleep, else 503.
+
+    One that cannot be started takes none of the others down: it is told, as ``degraded``.
+    """
     states = {name: _state(gate, model) for name, model in gate.models.items()}
     store = gate.metrics.store_state
     if store == "ok" and not gate.line.tended:
         store = "unknown"
     alone = store != "ok" and gate.holds.may_judge_alone
-    fine = (store == "ok" or alone) and not {"starting", "failing"} & set(states.values())
+    failing = [state == "failing" for state in states.values()]
+    fine = (store == "ok" or alone) and "starting" not in states.values() and not all(failing)
     said = {
-        "status": "ready" if fine else "not ready",
+        "status": ("degraded" if any(failing) else "ready") if fine else "not ready",
         "store": store,
         "on_loss": gate.settings.store.on_loss,
         "models": states,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from serve_app import auth
+from serve_app.errors import NoCapacity
 from serve_app.haproxy import PROXY_KEY_HEADER
 from serve_app.ingress.address import client_address
 from serve_app.ingress.catalogue import Catalogue
@@ -18,6 +19,9 @@ from serve_app.model_settings import Model
 from serve_app.queueing import Line
 from serve_app.settings import QueueClass, Settings
 from serve_app.telemetry import AccessLog, Audit, Entry, Metrics
+
+FAILED_S = 10.0
+"""When to ask again for a model that could not be started; Serve tries three times."""
 
 
 @dataclass(slots=True)
@@ -81,6 +85,19 @@ class Gate:
         self.access_log = AccessLog()
         self._proxy_key = proxy_key
         self._trusted = [ipaddress.ip_network(cidr) for cidr in settings.auth.trusted_proxies]
+
+    def must_start(self, model: Model) -> None:
+        """Return unless nobody can be seated soon: ``model`` has no replica and its start failed.
+
+        One that sleeps is tried all the same: whoever waits wakes it.
+
+        Raises:
+            NoCapacity: the start that failed is named.
+        """
+        why = self.line.loads[model.name].failing
+        if why and model.autoscaling.min_replicas:
+            told = f"The model '{model.name}' has no replica; its last start failed: {why}."
+            raise NoCapacity(told, retry_after_s=FAILED_S)
 
     def rank(self, class_: str) -> int:
         """Return the place of a class among all; 0 is the highest."""

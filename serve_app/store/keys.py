@@ -44,7 +44,7 @@
 | ``sg:{m:M}:seen`` | zset | when each of them was last used, ms | with it |
 | ``sg:{m:M}:promised`` | zset | places kept for the refused, by time, ms | 5 s after that |
 | ``sg:{m:M}:tally`` | string | rules of the classes, and what is counted of each | never |
-| ``sg:{m:M}:failed`` | string | the model's last start failed | after two minutes |
+| ``sg:{m:M}:failed`` | string | why the model's last start failed | once one succeeds |
 | ``sg:{X}:probe`` | string | a gateway tried whether it can write beside X | after a second |
 
 What a scope has spent is MessagePack, told in ``lua/shared/scope.lua``; a script reads it with

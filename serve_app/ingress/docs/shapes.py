@@ -33,7 +33,9 @@ class Alive(Shape):
 class Readiness(Shape):
     """What is there and what is not yet."""
 
-    status: Literal["ready", "not ready"]
+    status: Literal["ready", "degraded", "not ready"]
+    """Degraded: a model cannot be started, another is served."""
+
     store: Literal[
         "ok",
         "unknown",
