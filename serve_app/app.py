@@ -34,7 +34,7 @@ from serve_app.limits import Ledger
 from serve_app.log_records import speak_up
 from serve_app.model_settings import Autoscaling, Model, deployment_name
 from serve_app.proxy import stay_on_node
-from serve_app.queueing import LOOK_BACK_S, REPORT_INTERVAL_S, replicas_for_line, report
+from serve_app.queueing import LOOK_BACK_S, REPORT_INTERVAL_S, Adapters, replicas_for_line, report
 from serve_app.settings import Settings
 from serve_app.store import Store, store_url
 from serve_app.telemetry import Audit, Entry, Metrics
@@ -90,24 +90,28 @@ class Gateway:
         self._identity = identity_of(settings, self._store, secrets, audit, os.environ)
         metrics.follow(self._store, self._line.gateway, on_loss=settings.store.on_loss)
         tell_of(holds, self._line, metrics)
-        for tend in (holds.renew, holds.pay, ledger.pay, audit.pay, self._identity.tend):
-            self._line.tend_also(tend)
-        if disabled:
-            self._line.tend_also(self._warn)
-        elif not (secrets.admin_keys or secrets.api_keys or settings.auth.issuers):
-            self._line.tend_also(self._first_admin_key)
-        self._bootstrapped, self._warned_s = False, -math.inf
         self._gate = Gate(
             settings,
             identity=self._identity,
             holds=holds,
             ledger=ledger,
             line=self._line,
+            adapters=Adapters(self._store, settings.models),
             relay=self._relay,
             audit=audit,
             metrics=metrics,
             proxy_key=secrets.proxy_key,
         )
+        for tend in (
+            *(holds.renew, holds.pay, ledger.pay, audit.pay),
+            *(self._identity.tend, self._gate.learn_adapters),
+        ):
+            self._line.tend_also(tend)
+        if disabled:
+            self._line.tend_also(self._warn)
+        elif not (secrets.admin_keys or secrets.api_keys or settings.auth.issuers):
+            self._line.tend_also(self._first_admin_key)
+        self._bootstrapped, self._warned_s = False, -math.inf
         if any(len(key) < SHORT for key in (*secrets.admin_keys, *secrets.api_keys)):
             _log.warning("a static key has fewer than %d characters and may be guessed", SHORT)
         if os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") == "1" and not os.environ.get(PROXY_KEY_ENV):

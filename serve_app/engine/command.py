@@ -40,6 +40,15 @@ def engine_argv(model: Model, source: str, address: Address, ceiling: float = 1.
     return [sys.executable, "-m", *start]
 
 
+def engine_env(model: Model) -> dict[str, str]:
+    """Return the variables that ``model``'s engine gets on top of others.
+
+    One that runs adapters may be told of more; its port is locked, so by us alone.
+    """
+    ours = {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True"} if model.takes_adapters else {}
+    return {**model.env, **ours}
+
+
 def _vllm(model: Model, most: int) -> dict[str, Any]:
     defaults = {
         "max_num_seqs": most,

@@ -10,7 +10,8 @@ import logging
 import secrets
 from pathlib import Path
 
-from serve_app.engine.command import engine_argv
+from serve_app.engine.adapters import Adapters
+from serve_app.engine.command import engine_argv, engine_env
 from serve_app.engine.process import HEALTH_S, EngineProcess, EngineStartError
 from serve_app.engine.sources import resolve
 from serve_app.environment import Secrets, data_dir
@@ -65,7 +66,10 @@ class ModelReplica:
             raise
         with contextlib.suppress(StoreUnavailable):
             await registry.clear_failure(self._store, model.name)
-        self._tasks = [asyncio.create_task(self._beat()), asyncio.create_task(self._watch())]
+        adapters = Adapters(self._store, model, self._engine.address)
+        await adapters.settle()  # before a seat is offered
+        parts = (self._beat(), self._watch(), adapters.follow())
+        self._tasks = [asyncio.create_task(part) for part in parts]
 
     async def _start(self, store: StoreSettings, ceiling: float) -> None:
         """Start the engine and return when it is healthy.
@@ -81,7 +85,7 @@ class ModelReplica:
         self._engine = EngineProcess(
             engine_argv(model, source, address, ceiling),
             address,
-            env=model.env,
+            env=engine_env(model),
             log=_log_file(engine_log_dir(store), model.name, self._id),
         )
         await self._engine.start(model.start_timeout_s)
@@ -148,6 +152,7 @@ class ModelReplica:
         except TimeoutError:
             _log.warning("replica %s ends before its requests do", self._id)
         await self._stop_beating()
+        self._tasks[2].cancel()
         await self._withdraw()
         await self._engine.stop()
         await self._store.close()

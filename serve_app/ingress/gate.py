@@ -16,7 +16,7 @@ from serve_app.ingress.patience import Patience
 from serve_app.ingress.relay import Relay
 from serve_app.limits import Holds, Ledger
 from serve_app.model_settings import Model
-from serve_app.queueing import Line
+from serve_app.queueing import Adapters, Line
 from serve_app.settings import QueueClass, Settings
 from serve_app.telemetry import AccessLog, Audit, Entry, Metrics
 
@@ -67,6 +67,7 @@ class Gate:
         holds: Holds,
         ledger: Ledger,
         line: Line,
+        adapters: Adapters,
         relay: Relay,
         audit: Audit,
         metrics: Metrics,
@@ -79,12 +80,21 @@ class Gate:
         self.identity = identity
         self.holds, self.line, self.relay, self.audit = holds, line, relay, audit
         self.ledger = ledger
+        self.adapters = adapters
         self.patience = Patience()
         self.settling: set[asyncio.Task[None]] = set()
         self.metrics = metrics
         self.access_log = AccessLog()
         self._proxy_key = proxy_key
         self._trusted = [ipaddress.ip_network(cidr) for cidr in settings.auth.trusted_proxies]
+
+    async def learn_adapters(self) -> None:
+        """Take in which adapters callers may ask for.
+
+        Raises:
+            StoreUnavailable: it stays as it was.
+        """
+        self.catalogue.learn(await self.adapters.offered())
 
     def must_start(self, model: Model) -> None:
         """Return unless nobody can be seated soon: ``model`` has no replica and its start failed.

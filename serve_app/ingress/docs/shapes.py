@@ -91,6 +91,32 @@ class ServedModels(Shape):
     data: list[ServedModel]
 
 
+class ListedAdapter(Shape):
+    """One LoRA adapter."""
+
+    name: str
+    """The name to ask for."""
+
+    model: str
+    source: str
+    loaded_at: Literal["start", "run"]
+    """By the settings at the start, or by a request while the gate runs."""
+
+
+class LoadedAdapter(ListedAdapter):
+    """One that was just loaded."""
+
+    replicas: int
+    """That have loaded it; those that start later do so, too."""
+
+
+class ListedAdapters(Shape):
+    """Every adapter of every model."""
+
+    object: Literal["list"]
+    data: list[ListedAdapter]
+
+
 class Message(EngineShape):
     """One turn of a conversation."""
 
