@@ -1,4 +1,4 @@
-"""Several models in one application: names, aliases, and one that cannot be started."""
+"""Several models in one application: names, aliases, adapters, and one that cannot be started."""
 
 import copy
 import signal
@@ -12,16 +12,19 @@ import pytest
 
 from tests.running import ADMIN_KEY, RunningGate, chat, simulated, until
 
-GOOD, ALIAS, BAD = "smollm2-135m", "gpt-4o-mini", "org/broken"
+GOOD, ALIAS, BAD, FIRST = "smollm2-135m", "gpt-4o-mini", "org/broken", "first"
 TRIES = 3
 """So often Serve tries to start a deployment of one replica."""
 
 
 def with_a_broken_one() -> dict[str, Any]:
     """Two models; the engine of one ends at once, because of an option that it does not take."""
-    config = simulated(aliases=[ALIAS, "gpt-4o"], autoscaling={"max_replicas": 1})
+    two = {"min_replicas": 2, "max_replicas": 2}
+    named = {"aliases": [ALIAS, "gpt-4o"], "adapters": [{"name": FIRST, "source": "org/first"}]}
+    config = simulated(autoscaling=two, **named)
     models = config["applications"][0]["args"]["models"]
-    bad = {"name": BAD, "aliases": ["broken"], "engine_args": {"max_num_seqs": 0}}
+    bad = {"name": BAD, "aliases": ["broken"], "adapters": []}
+    bad |= {"engine_args": {"max_num_seqs": 0}, "autoscaling": {"max_replicas": 1}}
     models.insert(0, copy.deepcopy(models[0]) | bad)
     return config
 
@@ -61,7 +64,7 @@ def heals(gate: RunningGate) -> None:
     )  # fmt: skip
     psutil.Process(engine).send_signal(signal.SIGKILL)
     until(lambda: all(one.port != port for one in gate.replicas().values()), 20, "its end")
-    until(gate.replicas, 60, "another in its place")
+    until(lambda: len(gate.replicas()) == 2, 60, "another in its place")
     assert serves(gate)
 
 
@@ -83,7 +86,7 @@ def test_one_that_cannot_be_started_takes_no_other_down(gate: RunningGate) -> No
     assert (told.status_code, told.json()["status"]) == (200, "degraded")
     assert told.json()["models"] == {BAD: "failing", GOOD: "ready"}
     assert states == {BAD: "failing", "broken": "failing"} | dict.fromkeys(
-        (GOOD, ALIAS, "gpt-4o"), "ready"
+        (GOOD, ALIAS, "gpt-4o", FIRST), "ready"
     )
     for name in (BAD, "broken"):
         refused = refusal(gate, name)
@@ -100,7 +103,7 @@ def test_the_official_client_asks_under_any_name(gate: RunningGate) -> None:
     """An alias in the list, alone, and in a call, whole and streamed; the reply says the model."""
     client = gate.openai(gate.new_key())
     listed = {model.id: model for model in client.models.list()}
-    assert set(listed) == {BAD, "broken", GOOD, ALIAS, "gpt-4o"}
+    assert set(listed) == {BAD, "broken", GOOD, ALIAS, "gpt-4o", FIRST}
     assert client.models.retrieve(ALIAS) == listed[ALIAS]
     assert listed[ALIAS].root == GOOD  # type: ignore[attr-defined]
     told = [client.chat.completions.create(**chat(model=name)) for name in (GOOD, ALIAS)]
@@ -138,15 +141,15 @@ def test_an_alias_counts_as_its_model(gate: RunningGate) -> None:
 
 @pytest.mark.parametrize(
     ("models", "allowed"),
-    [([GOOD], {GOOD, ALIAS, "gpt-4o"}), ([ALIAS], {ALIAS}), ([BAD], set())],
-    ids=["the model", "an alias", "another"],
+    [([GOOD], {GOOD, ALIAS, "gpt-4o"}), ([ALIAS], {ALIAS}), ([FIRST], {FIRST}), ([BAD], set())],
+    ids=["the model", "an alias", "an adapter", "another"],
 )
 def test_a_key_confined_to_models(gate: RunningGate, models: list[str], allowed: set[str]) -> None:
-    """A model's name opens its aliases, too; an alias opens itself. The list says the same."""
+    """A model's name opens its aliases, too; an alias or an adapter itself. The list agrees."""
     with gate.client(gate.new_key(models=models)) as client:
         listed = {one["id"] for one in client.get("/v1/models").json()["data"]}
         assert listed - {BAD, "broken"} == allowed
-        for name in (GOOD, ALIAS, "gpt-4o"):
+        for name in (GOOD, ALIAS, "gpt-4o", FIRST):
             told = client.post("/v1/chat/completions", json=chat(model=name))
             shown = client.get(f"/v1/models/{name}")
             if name in allowed:
@@ -154,3 +157,62 @@ def test_a_key_confined_to_models(gate: RunningGate, models: list[str], allowed:
             else:
                 assert (told.status_code, shown.status_code) == (403, 403)
                 assert told.json()["error"]["code"] == "model_not_allowed"
+
+
+def said(gate: RunningGate, model: str) -> tuple[str, str]:
+    """The name in a reply, and its text."""
+    with gate.client() as client:
+        told = client.post("/v1/chat/completions", json=chat(model=model))
+    assert told.status_code == 200, told.text
+    return told.json()["model"], told.json()["choices"][0]["message"]["content"]
+
+
+def adapters(gate: RunningGate) -> list[set[str]]:
+    """The adapters of each engine, by its own account."""
+    cards = [
+        httpx.get(f"{one.url}/v1/models", headers=one.headers).json()["data"]
+        for one in gate.replicas().values()
+    ]
+    return [{card["id"] for card in each if card["parent"]} for each in cards]
+
+
+def test_an_adapter_of_the_settings(gate: RunningGate) -> None:
+    """It speaks otherwise, under its own name, in which it is counted and listed."""
+    name, text = said(gate, FIRST)
+    assert name == FIRST
+    assert text != said(gate, GOOD)[1]
+    with gate.client() as client:
+        card = client.get(f"/v1/models/{FIRST}").json()
+    assert (card["parent"], card["root"]) == (GOOD, "first")
+
+
+def test_an_adapter_loaded_while_the_gate_runs(gate: RunningGate) -> None:
+    """On both replicas, and on the one that takes a dead one's place; then on none.
+
+    Its use and its limits are its own.
+    """
+    poet = {"model": ALIAS, "name": "poet", "source": "org/poet"}
+    key = gate.new_key(limits={"models": {"poet": {"requests_per_minute": 2}}})
+    with gate.client() as admin, gate.client(key) as client:
+        assert client.post("/v1/chat/completions", json=chat(model="poet")).status_code == 404
+        made = admin.post("/v1/adapters", json=poet)
+        assert (made.status_code, made.json()["replicas"]) == (201, 2)
+        assert adapters(gate) == [{FIRST, "poet"}] * 2
+        asked = [client.post("/v1/chat/completions", json=chat(model="poet")) for _ in range(3)]
+        assert [one.status_code for one in asked] == [200, 200, 429]
+        assert client.post("/v1/chat/completions", json=chat()).status_code == 200
+
+        def used() -> dict[str, int]:
+            data = client.get("/v1/usage?group_by=model").json()["data"]
+            return {row["model"]: row["requests"] for row in data}
+
+        until(lambda: used() == {"poet": 2, GOOD: 1}, 10, "the usage")
+        assert len({said(gate, name) for name in (GOOD, FIRST, "poet")}) == 3
+        heals(gate)
+        assert adapters(gate) == [{FIRST, "poet"}] * 2
+        assert admin.delete("/v1/adapters/poet").status_code == 204
+        assert adapters(gate) == [{FIRST}] * 2
+        gone = client.post("/v1/chat/completions", json=chat(model="poet"))
+        assert (gone.status_code, gone.json()["error"]["code"]) == (404, "model_not_found")
+        audit = admin.get("/v1/audit?target=poet").json()["data"]
+    assert [entry["action"] for entry in audit] == ["adapter.load", "adapter.unload"]
