@@ -12,6 +12,7 @@ import logging
 import math
 import os
 import time
+from secrets import token_hex
 from typing import Any
 
 from ray import serve
@@ -33,7 +34,7 @@ from serve_app.limits import Ledger
 from serve_app.log_records import speak_up
 from serve_app.model_settings import Autoscaling, Model, deployment_name
 from serve_app.proxy import stay_on_node
-from serve_app.queueing import LOOK_BACK_S, REPORT_INTERVAL_S, replicas_for_line, report
+from serve_app.queueing import LOOK_BACK_S, REPORT_INTERVAL_S, Adapters, replicas_for_line, report
 from serve_app.settings import Settings
 from serve_app.store import Store, store_url
 from serve_app.telemetry import Audit, Captures, Entry, Metrics
@@ -56,6 +57,7 @@ class Gateway:
 
     Args:
         settings: the whole of them.
+        release: this deployment, as its replicas know it.
         _models: handles of the model deployments, so that Serve starts those too.
 
     Raises:
@@ -63,7 +65,9 @@ class Gateway:
             issuer's key is unfit.
     """
 
-    async def __init__(self, settings: Settings, *_models: Any) -> None:  # type: ignore[misc]
+    async def __init__(  # type: ignore[misc]
+        self, settings: Settings, release: str, *_models: Any
+    ) -> None:
         speak_up()
         stay_on_node()
         secrets = Secrets.from_environ()
@@ -79,7 +83,7 @@ class Gateway:
             watch=metrics.store_call,
         )
         self._relay = Relay(first_byte_timeout_s=settings.gateway.first_byte_timeout_s)
-        self._line = line_of(settings, self._store)
+        self._line = line_of(settings, self._store, release)
         holds = self._holds = holds_of(settings, self._store, self._line)
         ledger = self._ledger = Ledger(self._store)
         audit = self._audit = Audit(self._store, keep_days=settings.audit.keep_days)
@@ -88,13 +92,22 @@ class Gateway:
         metrics.tell("sluicegate_captures_lost", "Captures that no file holds.", captures.lost)
         metrics.follow(self._store, self._line.gateway, on_loss=settings.store.on_loss)
         tell_of(holds, self._line, metrics)
+        self._gate = Gate(
+            settings,
+            identity=self._identity,
+            holds=holds,
+            ledger=ledger,
+            line=self._line,
+            adapters=Adapters(self._store, settings.models),
+            relay=self._relay,
+            audit=audit,
+            metrics=metrics,
+            captures=captures,
+            proxy_key=secrets.proxy_key,
+        )
         for tend in (
-            holds.renew,
-            holds.pay,
-            ledger.pay,
-            audit.pay,
-            self._identity.tend,
-            captures.tend,
+            *(holds.renew, holds.pay, ledger.pay, audit.pay),
+            *(self._identity.tend, self._gate.learn_adapters, captures.tend),
         ):
             self._line.tend_also(tend)
         if disabled:
@@ -102,18 +115,6 @@ class Gateway:
         elif not (secrets.admin_keys or secrets.api_keys or settings.auth.issuers):
             self._line.tend_also(self._first_admin_key)
         self._bootstrapped, self._warned_s = False, -math.inf
-        self._gate = Gate(
-            settings,
-            identity=self._identity,
-            holds=holds,
-            ledger=ledger,
-            line=self._line,
-            relay=self._relay,
-            audit=audit,
-            metrics=metrics,
-            captures=captures,
-            proxy_key=secrets.proxy_key,
-        )
         _say_what_is_weak(secrets)
         await self._line.open()
 
@@ -203,7 +204,8 @@ def build(args: dict[str, Any]) -> Application:
     check_identity(settings, os.environ)
     for model in settings.models:
         engine.check_source(model)
-    replicas = [_replicas(model, settings) for model in settings.models]
+    release = token_hex(4)
+    replicas = [_replicas(model, settings, release) for model in settings.models]
     gateway: Any = serve.deployment(Gateway)
     gateway = gateway.options(
         name="Gateway",
@@ -219,11 +221,11 @@ def build(args: dict[str, Any]) -> Application:
         graceful_shutdown_timeout_s=60,
         logging_config={"enable_access_log": False},
     )
-    application: Application = gateway.bind(settings, *replicas)
+    application: Application = gateway.bind(settings, release, *replicas)
     return application
 
 
-def _replicas(model: Model, settings: Settings) -> Application:
+def _replicas(model: Model, settings: Settings, release: str) -> Application:
     """Return the deployment of one model."""
     deployment: Any = serve.deployment(engine.ModelReplica)
     deployment = deployment.options(
@@ -238,7 +240,8 @@ def _replicas(model: Model, settings: Settings) -> Application:
         graceful_shutdown_timeout_s=model.drain_timeout_s + 20,
         logging_config={"enable_access_log": False},
     )
-    application: Application = deployment.bind(model, settings.store, settings.queue.ceiling)
+    ceiling = settings.queue.ceiling
+    application: Application = deployment.bind(model, settings.store, ceiling, release)
     return application
 
 

@@ -68,7 +68,7 @@ def identity_of(
     )
 
 
-def line_of(settings: Settings, store: Store) -> Line:
+def line_of(settings: Settings, store: Store, release: str = "") -> Line:
     """Return the line of one gateway."""
     names = [model.name for model in settings.models]
     return Line(
@@ -77,6 +77,7 @@ def line_of(settings: Settings, store: Store) -> Line:
         settings.queue.classes,
         output_weight=settings.queue.output_weight,
         on_loss=settings.store.on_loss,
+        release=release,
     )
 
 

@@ -93,13 +93,15 @@ def _until_stopped(
         if not ready:
             health = _health(plan)
             seen = _progress(seen, health)
-            if "failing" in health.get("models", {}).values() and (why := _failure(plan, began_s)):
+            states = set(health.get("models", {}).values())
+            if states == {"failing"} and (why := _failure(plan, began_s)):
                 return _fail(why)
             if health.get("failed"):
                 return _fail(f"the gate did not start: {_why(log)}")
-            ready = health.get("status") == "ready"
+            ready = health.get("status") in ("ready", "degraded")
             if ready:
-                _banner(plan)
+                _tell_of_failure(plan, states, began_s)
+                _banner(plan, health["models"])
             elif time.monotonic() > deadline_s:
                 return _fail(f"not ready after {READY_LIMIT_S:g} s; see {log}")
         time.sleep(0.2)  # a person waits; nothing tells us
@@ -147,6 +149,12 @@ def _failure(plan: Plan, began_s: float) -> str | None:
     return f"a model failed to start: {said[-1] if said else 'no error told'}; see {mine[-1]}"
 
 
+def _tell_of_failure(plan: Plan, states: set[str], began_s: float) -> None:
+    """Say why a model failed to start while others serve."""
+    if "failing" in states:
+        _say(f"\nOf several models, {_failure(plan, began_s) or 'one failed to start'}")
+
+
 def _mtime(log: Path) -> float:
     return log.stat().st_mtime
 
@@ -157,7 +165,7 @@ def _why(log: Path) -> str:
     return f"{said[-1] if said else 'it said nothing'}; see {log}"
 
 
-def _banner(plan: Plan) -> None:
+def _banner(plan: Plan, states: dict[str, str]) -> None:
     """Say that it is ready, the admin key if it is new, and a line to paste."""
     disabled = plan.settings.auth.disabled or Secrets.from_environ().disable_auth
     path = reveal_path(data_dir(plan.settings.store))
@@ -175,7 +183,7 @@ def _banner(plan: Plan) -> None:
             "SLUICEGATE_ADMIN_KEY=<a long random text>"
         )
     body = {
-        "model": plan.settings.models[0].name,
+        "model": next(name for name, state in states.items() if state != "failing"),
         "messages": [{"role": "user", "content": "What is the capital of France?"}],
         "max_tokens": 32,
     }

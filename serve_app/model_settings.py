@@ -72,11 +72,27 @@ class Prices(Section):
     """Money for a million input tokens that the engine had cached; null: as other input."""
 
 
+class Adapter(Section):
+    """One LoRA adapter of a model."""
+
+    name: ModelName
+    """The name that callers ask for; permissions, limits and usage know it by this name."""
+
+    source: str = Field(min_length=1, max_length=1_024)
+    """A folder with `adapter_config.json` on every node with replicas, or a Hugging Face id."""
+
+
 class Model(Section):
     """One model behind the gate."""
 
     name: ModelName
     """The name that callers ask for."""
+
+    aliases: list[ModelName] = Field(default=[], max_length=64)
+    """More names for it; whoever may use the model may use them, and all count as the model."""
+
+    adapters: list[Adapter] = Field(default=[], max_length=256)
+    """LoRA adapters that are loaded at the start; more can be loaded later."""
 
     source: str = "builtin:smollm2-135m-instruct"
     """`builtin:<name>`, a local folder, or a Hugging Face id."""
@@ -123,10 +139,30 @@ class Model(Section):
         policy = self.engine_args.get("scheduling_policy", "priority")
         return self.engine == "simulated" or policy == "priority"
 
+    @property
+    def takes_adapters(self) -> bool:
+        """Whether its engine runs LoRA adapters: some are named, or `enable_lora` is set."""
+        return bool(self.adapters) or self.engine_args.get("enable_lora") is True
+
+    @property
+    def names(self) -> dict[str, str]:
+        """Every name that the settings give away for it: where each stands, and the name."""
+        aliases = {f"aliases.{at}": name for at, name in enumerate(self.aliases)}
+        adapters = {f"adapters.{at}.name": one.name for at, one in enumerate(self.adapters)}
+        return {"name": self.name, **aliases, **adapters}
+
+    def counted(self, asked: str) -> str:
+        """Return the name under which a request for ``asked`` counts.
+
+        An alias is the model; an adapter, whether the settings or somebody later named it, itself.
+        """
+        return self.name if asked in self.aliases else asked
+
     @field_validator("engine_args")
     @classmethod
     def _ours_to_set(cls, args: dict[str, Any]) -> dict[str, Any]:
-        ours = {"host", "port", "model", "served_model_name", "api_key", "middleware", "uds"}
+        ours = {"host", "port", "model", "served_model_name", "lora_modules"}
+        ours |= {"api_key", "middleware", "uds"}
         spelt = {name.replace("-", "_"): value for name, value in args.items()}
         if taken := sorted(spelt.keys() & ours):
             raise ValueError(f"{', '.join(taken)} is set by the gate; remove it")

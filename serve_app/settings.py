@@ -230,10 +230,16 @@ class Settings(Section):
     @field_validator("models")
     @classmethod
     def _distinct(cls, models: list[Model]) -> list[Model]:
+        taken: dict[str, str] = {}
+        for at, model in enumerate(models):
+            for where, name in model.names.items():
+                if name in taken:
+                    raise ValueError(
+                        f"'{name}' is both {taken[name]} and models.{at}.{where}; each model, "
+                        "alias and adapter needs a name of its own"
+                    )
+                taken[name] = f"models.{at}.{where}"
         names = [model.name for model in models]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise ValueError(f"the name {twice[0]} is used twice")
         if len({deployment_name(name) for name in names}) < len(names):
             raise ValueError("two names differ only in characters that Serve does not tell apart")
         return models

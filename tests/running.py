@@ -164,10 +164,10 @@ class RunningGate:
     def redis(self) -> "redis.Redis[str]":
         return redis.Redis.from_url(self.store_url(), decode_responses=True)
 
-    def replicas(self) -> dict[str, Address]:
-        """Return the registered replicas of the model, and where their engines listen."""
+    def replicas(self, model: str = "smollm2-135m") -> dict[str, Address]:
+        """Return the registered replicas of ``model``, and where their engines listen."""
         with self.redis() as store:
-            found = store.hgetall(keys.line("smollm2-135m")[0])
+            found = store.hgetall(keys.line(model)[0])
             return {replica: Address.from_json(info) for replica, info in found.items()}
 
     def engine(self) -> Address:

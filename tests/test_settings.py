@@ -168,8 +168,36 @@ def model(**more: object) -> dict[str, Any]:
         pytest.param({"models": [{}]}, "args.models.0.name: Field required", id="no name"),
         pytest.param(
             {"models": [{"name": "m"}, {"name": "n"}, {"name": "m"}]},
-            "args.models: the name m is used twice",
+            "args.models: 'm' is both models.0.name and models.2.name",
             id="two models of one name",
+        ),
+        pytest.param(
+            {"models": [{"name": "m"}, {"name": "n", "aliases": ["o", "m"]}]},
+            "args.models: 'm' is both models.0.name and models.1.aliases.1",
+            id="an alias that is a model",
+        ),
+        pytest.param(
+            {"models": [{"name": "m", "aliases": ["o"]}, {"name": "n", "aliases": ["o"]}]},
+            "args.models: 'o' is both models.0.aliases.0 and models.1.aliases.0",
+            id="an alias of two models",
+        ),
+        pytest.param(
+            model(name="m", aliases=["o"], adapters=[{"name": "o", "source": "org/o"}]),
+            "args.models: 'o' is both models.0.aliases.0 and models.0.adapters.0.name",
+            id="an adapter that is an alias",
+        ),
+        pytest.param(
+            model(aliases=["a b"]), "args.models.0.aliases.0: String should match", id="bad alias"
+        ),
+        pytest.param(
+            model(adapters=[{"name": "a"}]),
+            "args.models.0.adapters.0.source: Field required",
+            id="an adapter from nowhere",
+        ),
+        pytest.param(
+            model(engine_args={"lora-modules": ["a=/a"]}),
+            "args.models.0.engine_args: lora_modules is set by the gate; remove it",
+            id="adapters past the gate",
         ),
         pytest.param({"models": [{"name": "a b"}]}, "args.models.0.name: String", id="bad name"),
         pytest.param(

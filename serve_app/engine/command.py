@@ -6,6 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 from math import ceil
 from typing import Any
 
+from serve_app.engine.sources import adapter_source
 from serve_app.model_settings import Model
 from serve_app.store import Address
 
@@ -25,8 +26,11 @@ def engine_argv(model: Model, source: str, address: Address, ceiling: float = 1.
     ours = {
         "host": address.host,
         "port": address.port,
-        "served_model_name": model.name,
+        "served_model_name": [model.name, *model.aliases],
         "middleware": GUARD,
+        "enable_lora": True if model.takes_adapters else None,
+        "lora_modules": [f"{one.name}={adapter_source(one.source)}" for one in model.adapters]
+        or None,
     }
     if model.engine == "simulated":
         start = ["serve_app.engine.simulated", *flags(_simulated(model, most) | ours)]
@@ -34,6 +38,15 @@ def engine_argv(model: Model, source: str, address: Address, ceiling: float = 1.
         ours["model"] = source
         start = ["vllm.entrypoints.openai.api_server", *flags(_vllm(model, most) | ours)]
     return [sys.executable, "-m", *start]
+
+
+def engine_env(model: Model) -> dict[str, str]:
+    """Return the variables that ``model``'s engine gets on top of others.
+
+    One that runs adapters may be told of more; its port is locked, so by us alone.
+    """
+    ours = {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True"} if model.takes_adapters else {}
+    return {**model.env, **ours}
 
 
 def _vllm(model: Model, most: int) -> dict[str, Any]:

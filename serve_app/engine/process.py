@@ -22,7 +22,13 @@ OURS_ONLY = ("SLUICEGATE_", "RAY_AUTH_", "OMP_NUM_THREADS")
 
 
 class EngineStartError(RuntimeError):
-    """The engine did not become healthy; the message ends with its last words. None is left."""
+    """The engine did not become healthy; the message ends with its last words. None is left.
+
+    Attributes:
+        outline: what happened and which log knows more, without a word of the engine's own.
+    """
+
+    outline = "the engine did not start"
 
 
 class EngineProcess:
@@ -65,7 +71,7 @@ class EngineProcess:
                 await self._healthy()
         except TimeoutError:
             await self.stop()
-            raise EngineStartError(self._told(f"was not healthy in {timeout_s:g} s")) from None
+            raise self._failed(f"was not healthy in {timeout_s:g} s") from None
 
     def _environment(self) -> dict[str, str]:
         kept = {k: v for k, v in os.environ.items() if not k.startswith(OURS_ONLY)}
@@ -81,7 +87,7 @@ class EngineProcess:
             if await self.answers(HEALTH_S):
                 return
             await asyncio.sleep(POLL_S)  # an engine says nothing when it is ready
-        raise EngineStartError(self._told(f"ended with exit code {self.exit_code}"))
+        raise self._failed(f"ended with exit code {self.exit_code}")
 
     async def answers(self, limit_s: float) -> bool:
         """Return whether the engine says within ``limit_s`` that it is well."""
@@ -126,6 +132,11 @@ class EngineProcess:
         self._process.send_signal(signal.SIGTERM)
         await self._process.wait()
         self._scratch.cleanup()
+
+    def _failed(self, what: str) -> EngineStartError:
+        err = EngineStartError(self._told(what))
+        err.outline = f"the engine {what}, see {self._log.name}"
+        return err
 
     def _told(self, what: str) -> str:
         words = " | ".join(last_words(self._log)) or "it said nothing"

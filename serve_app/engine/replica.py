@@ -10,7 +10,8 @@ import logging
 import secrets
 from pathlib import Path
 
-from serve_app.engine.command import engine_argv
+from serve_app.engine.adapters import Adapters
+from serve_app.engine.command import engine_argv, engine_env
 from serve_app.engine.offer import Offer
 from serve_app.engine.process import HEALTH_S, EngineProcess, EngineStartError
 from serve_app.engine.sources import resolve
@@ -20,12 +21,14 @@ from serve_app.log_records import speak_up
 from serve_app.model_settings import Model
 from serve_app.ports import free_port
 from serve_app.proxy import stay_on_node
+from serve_app.settings import SettingsError
 from serve_app.settings import Store as StoreSettings
 from serve_app.store import Address, Store, registry, store_url
 
 BEAT_S = 0.5
 BEAT_HEALTH_S = 1.0
 LOGS_KEPT = 20
+NO_SOURCE = "its source cannot be had, see the log of its replica"
 _log = logging.getLogger("sluicegate.engine")
 
 
@@ -41,10 +44,11 @@ class ModelReplica:
         model: which model, and how.
         store: how to reach the store.
         ceiling: the share of the model's seats that the line lends at most.
+        release: the deployment that it belongs to.
     """
 
     async def __init__(  # type: ignore[misc]
-        self, model: Model, store: StoreSettings, ceiling: float
+        self, model: Model, store: StoreSettings, ceiling: float, release: str = ""
     ) -> None:
         speak_up()
         stay_on_node()
@@ -54,24 +58,38 @@ class ModelReplica:
         self._seats, self._offer = model.seats, Offer(model.seats)
         url = store_url(Secrets.from_environ().store_url or store.url, data_dir(store))
         self._store = Store(url, timeout_ms=store.timeout_ms)
+        try:
+            await self._start(store, ceiling)
+        except (RuntimeError, SettingsError) as err:
+            why = err.outline if isinstance(err, EngineStartError) else NO_SOURCE
+            with contextlib.suppress(StoreUnavailable):
+                await registry.note_failure(self._store, model.name, release, why)
+            raise
         with contextlib.suppress(StoreUnavailable):
             await registry.clear_failure(self._store, model.name)
+        adapters = Adapters(self._store, model, self._engine.address)
+        await adapters.settle()  # before a seat is offered
+        parts = (self._beat(), self._watch(), adapters.follow())
+        self._tasks = [asyncio.create_task(part) for part in parts]
+
+    async def _start(self, store: StoreSettings, ceiling: float) -> None:
+        """Start the engine and return when it is healthy.
+
+        Raises:
+            EngineStartError: it was not in time.
+            SettingsError, RuntimeError: its source cannot be had.
+        """
+        model = self._model
         source = await asyncio.to_thread(resolve, model)
         host = _host()
         address = Address(host, free_port(host), secrets.token_urlsafe(32))
         self._engine = EngineProcess(
             engine_argv(model, source, address, ceiling),
             address,
-            env=model.env,
+            env=engine_env(model),
             log=_log_file(engine_log_dir(store), model.name, self._id),
         )
-        try:
-            await self._engine.start(model.start_timeout_s)
-        except EngineStartError:
-            with contextlib.suppress(StoreUnavailable):
-                await registry.note_failure(self._store, model.name)
-            raise
-        self._tasks = [asyncio.create_task(self._beat()), asyncio.create_task(self._watch())]
+        await self._engine.start(model.start_timeout_s)
 
     async def _beat(self) -> None:
         """Say that we live and how many seats we offer, until we withdraw.
@@ -138,6 +156,7 @@ class ModelReplica:
         except TimeoutError:
             _log.warning("replica %s ends before its requests do", self._id)
         await self._stop_beating()
+        self._tasks[2].cancel()
         await self._withdraw()
         await self._engine.stop()
         await self._store.close()

@@ -4,9 +4,9 @@ import asyncio
 from typing import Any
 
 from serve_app.auth import Caller, Credential, rfc3339
-from serve_app.errors import NoSuchModel
 from serve_app.ingress.admission import class_served
 from serve_app.ingress.asked import NO_STORE
+from serve_app.ingress.catalogue import may_ask
 from serve_app.ingress.exchange import Exchange
 from serve_app.ingress.gate import Gate
 from serve_app.ingress.told import shown
@@ -25,15 +25,19 @@ async def health(gate: Gate, exchange: Exchange) -> None:
 
 
 async def ready(gate: Gate, exchange: Exchange) -> None:
-    """Answer 200 if the store is well and every model has a replica or may sleep, else 503."""
+    """Answer 200 if the store is well and the models have replicas or may sleep, else 503.
+
+    One that cannot be started takes none of the others down: it is told, as ``degraded``.
+    """
     states = {name: _state(gate, model) for name, model in gate.models.items()}
     store = gate.metrics.store_state
     if store == "ok" and not gate.line.tended:
         store = "unknown"
     alone = store != "ok" and gate.holds.may_judge_alone
-    fine = (store == "ok" or alone) and not {"starting", "failing"} & set(states.values())
+    failing = [state == "failing" for state in states.values()]
+    fine = (store == "ok" or alone) and "starting" not in states.values() and not all(failing)
     said = {
-        "status": "ready" if fine else "not ready",
+        "status": ("degraded" if any(failing) else "ready") if fine else "not ready",
         "store": store,
         "on_loss": gate.settings.store.on_loss,
         "models": states,
@@ -60,8 +64,8 @@ def _state(gate: Gate, model: Model) -> str:
 
 
 async def models(gate: Gate, exchange: Exchange, caller: Caller) -> None:
-    """List the models that the caller may use."""
-    usable = [_shown(model) for name, model in gate.models.items() if caller.may_use(name)]
+    """List the models that the caller may use, with their aliases and adapters."""
+    usable = [_shown(gate, name) for name in gate.catalogue.usable(caller)]
     await exchange.reply(200, {"object": "list", "data": usable})
 
 
@@ -73,10 +77,10 @@ async def model(gate: Gate, exchange: Exchange, caller: Caller) -> None:
         ModelForbidden: the caller may not use it.
     """
     name = exchange.scope["path_params"]["model"]
-    if name not in gate.models:
-        raise NoSuchModel(f"The model '{name[:128]}' does not exist.", param="model")
-    caller.must_use(name)
-    await exchange.reply(200, _shown(gate.models[name]))
+    found = gate.catalogue.must_have(name)
+    if not may_ask(caller, name, found):
+        caller.must_use(name)
+    await exchange.reply(200, _shown(gate, name))
 
 
 async def whoami(gate: Gate, exchange: Exchange, caller: Caller) -> None:
@@ -108,7 +112,7 @@ async def _limits(
     gate: Gate, credential: Credential, held: Hold, caller: Caller
 ) -> list[tuple[Hold, Said]]:
     """Return every limit that binds the caller, those on single models last."""
-    usable = [name for name in gate.models if caller.may_use(name)]
+    usable = gate.catalogue.counting(caller)
     few = asyncio.Semaphore(LOOKS_AT_ONCE)
 
     async def look(name: str) -> Hold:
@@ -122,13 +126,5 @@ async def _limits(
     ]
 
 
-def _shown(model: Model) -> dict[str, Any]:
-    shown: dict[str, Any] = {
-        "id": model.name,
-        "object": "model",
-        "created": 0,
-        "owned_by": "sluicegate",
-    }
-    if "max_model_len" in model.engine_args:
-        shown["max_model_len"] = model.engine_args["max_model_len"]
-    return shown
+def _shown(gate: Gate, name: str) -> dict[str, Any]:
+    return {**gate.catalogue.card(name), "state": _state(gate, gate.catalogue[name])}

@@ -59,7 +59,7 @@ async def asked(gate: Gate, exchange: Exchange) -> tuple[Call | None, GateError 
         raw, fields = await exchange.json_body(limits.max_body_bytes)
         exchange.wish = exchange.wish.or_tier(fields.get("service_tier"), gate.classes)
         most = limits.max_prompt_chars
-        return read(path, raw, fields, gate.models, max_prompt_chars=most), None
+        return read(path, raw, fields, gate.catalogue, max_prompt_chars=most), None
     except GateError as mistake:
         return None, mistake
 
@@ -170,7 +170,7 @@ async def _held(gate: Gate, exchange: Exchange, credential: auth.Credential, cal
     Each try has a name of its own: what undoes one does not settle another. Requests that wish for
     the same class share a turn, whatever wait each of them wishes.
     """
-    exchange.notes["model"] = call.model.name
+    exchange.notes["model"] = call.counts_as
     tries, wish = count(1), exchange.wish
 
     async def hold() -> Bill:
@@ -185,7 +185,7 @@ async def _held(gate: Gate, exchange: Exchange, credential: auth.Credential, cal
                 await asyncio.shield(_kept(gate, gate.holds.settle(held)))
         return bill
 
-    whose = turn_of(credential, call.model.name, wish.class_)
+    whose = turn_of(credential, call.counts_as, wish.class_)
     bill = await gate.patience.held(whose, hold, most_s=wish.max_wait_s)
     bill.queue_class = wish.shortened(bill.queue_class)
     return bill
@@ -209,18 +209,17 @@ def _note(gate: Gate, exchange: Exchange, call: Call, bill: Bill) -> None:
     exchange.note_seat(bill.queue_class.name, bill.waited_ms)
     who, class_, now_us = bill.caller, bill.queue_class.name, bill.held.now_us
     if bill.held.would_refuse:
-        gate.ledger.refused(who.tenant, who.key_id, call.model.name, class_, now_us, shadow=True)
+        gate.ledger.refused(who.tenant, who.key_id, call.counts_as, class_, now_us, shadow=True)
 
 
 async def _hold(gate: Gate, credential: auth.Credential, call: Call, request: str) -> Hold:
     """Hold for a call; whoever leaves meanwhile takes nothing."""
-    model = call.model
     holding = asyncio.create_task(
         gate.holds.hold(
             credential,
             call.demand,
-            model=model.name,
-            terms=Terms(call.output_cap, *nanos_per_token(model.prices)),
+            model=call.counts_as,
+            terms=Terms(call.output_cap, *nanos_per_token(call.model.prices)),
             request=request,
         )
     )

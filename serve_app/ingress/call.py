@@ -7,6 +7,7 @@ from typing import Any, Self
 
 from serve_app.auth import Caller
 from serve_app.errors import InvalidRequest, NoSuchModel, PromptTooLong
+from serve_app.ingress.catalogue import may_ask
 from serve_app.ingress.demand import Weighed, weighed
 from serve_app.ingress.dialects import DIALECTS
 from serve_app.ingress.prefix import prefix_of
@@ -18,13 +19,14 @@ class Call:
     """One inference request, ready to be relayed.
 
     Attributes:
-        model: the model it asks for.
+        model: the model that serves it.
         path: the engine's path.
         body: what the engine gets.
         streaming: whether an event stream was asked for.
         wants_usage: whether the client asked for the usage frame itself.
         demand: what it may use.
         prefix: the same for all requests of one conversation; empty for none.
+        asked: the name it asks for; the model's own if empty.
     """
 
     model: Model
@@ -34,6 +36,12 @@ class Call:
     wants_usage: bool
     demand: Weighed
     prefix: str = ""
+    asked: str = ""
+
+    @property
+    def counts_as(self) -> str:
+        """The name under which limits, usage and log know it."""
+        return self.model.counted(self.asked or self.model.name)
 
     @property
     def output_cap(self) -> int | None:
@@ -71,7 +79,8 @@ class Call:
         if self.streaming:
             caller.must("use_streaming")
         caller.must_reach(self.path)
-        caller.must_use(self.model.name)
+        if not may_ask(caller, self.asked, self.model):
+            caller.must_use(self.counts_as)
 
 
 def read(
@@ -88,7 +97,7 @@ def read(
         path: the engine's path.
         raw: the body as it came.
         fields: the object in it.
-        models: the models there are, by name.
+        models: the models there are, by each name of theirs.
         max_prompt_chars: characters that a prompt may have; 0 is no limit.
 
     Raises:
@@ -121,6 +130,7 @@ def read(
         wants_usage=bool(options.get("include_usage")),
         demand=_fitting(weighed(path, len(raw), fields, models[name]), max_prompt_chars),
         prefix=prefix_of(path, fields),
+        asked=name,
     )
 
 

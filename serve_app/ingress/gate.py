@@ -7,16 +7,21 @@ from dataclasses import dataclass
 from typing import Any
 
 from serve_app import auth
+from serve_app.errors import NoCapacity
 from serve_app.haproxy import PROXY_KEY_HEADER
 from serve_app.ingress.address import client_address
+from serve_app.ingress.catalogue import Catalogue
 from serve_app.ingress.exchange import Exchange
 from serve_app.ingress.patience import Patience
 from serve_app.ingress.relay import Relay
 from serve_app.limits import Holds, Ledger
 from serve_app.model_settings import Model
-from serve_app.queueing import Line
+from serve_app.queueing import Adapters, Line
 from serve_app.settings import QueueClass, Settings
 from serve_app.telemetry import AccessLog, Audit, Captures, Entry, Metrics
+
+FAILED_S = 10.0
+"""When to ask again for a model that could not be started; Serve tries three times."""
 
 
 @dataclass(slots=True)
@@ -62,6 +67,7 @@ class Gate:
         holds: Holds,
         ledger: Ledger,
         line: Line,
+        adapters: Adapters,
         relay: Relay,
         audit: Audit,
         metrics: Metrics,
@@ -70,16 +76,39 @@ class Gate:
     ) -> None:
         self.settings = settings
         self.models: Mapping[str, Model] = {model.name: model for model in settings.models}
+        self.catalogue = Catalogue(settings.models)
         self.classes: Mapping[str, QueueClass] = {one.name: one for one in settings.queue.classes}
         self.identity = identity
         self.holds, self.line, self.relay, self.audit = holds, line, relay, audit
         self.ledger = ledger
+        self.adapters = adapters
         self.patience = Patience()
         self.settling: set[asyncio.Task[None]] = set()
         self.metrics, self.captures = metrics, captures
         self.access_log = AccessLog()
         self._proxy_key = proxy_key
         self._trusted = [ipaddress.ip_network(cidr) for cidr in settings.auth.trusted_proxies]
+
+    async def learn_adapters(self) -> None:
+        """Take in which adapters callers may ask for.
+
+        Raises:
+            StoreUnavailable: it stays as it was.
+        """
+        self.catalogue.learn(await self.adapters.offered())
+
+    def must_start(self, model: Model) -> None:
+        """Return unless nobody can be seated soon: ``model`` has no replica and its start failed.
+
+        One that sleeps is tried all the same: whoever waits wakes it.
+
+        Raises:
+            NoCapacity: the start that failed is named.
+        """
+        why = self.line.loads[model.name].failing
+        if why and model.autoscaling.min_replicas:
+            told = f"The model '{model.name}' has no replica; its last start failed: {why}."
+            raise NoCapacity(told, retry_after_s=FAILED_S)
 
     def rank(self, class_: str) -> int:
         """Return the place of a class among all; 0 is the highest."""

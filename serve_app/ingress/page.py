@@ -29,6 +29,7 @@ async def inference(gate: Gate, exchange: Exchange) -> None:
         if mistake or call is None:
             raise mistake or AssertionError("a call or a mistake")
         call.must_be_allowed(bill.caller)
+        gate.must_start(call.model)
         await seated(gate, exchange, bill.capped(call, exchange), bill)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from starlette.routing import Route
 
 from serve_app.errors import Forbidden, WrongMethod
-from serve_app.ingress import about, accounts, admin, desk, docs, ledger, records, tenancy
+from serve_app.ingress import about, accounts, adapters, admin, desk, docs, ledger, records, tenancy
 from serve_app.ingress.admission import admitted
 from serve_app.ingress.asked import NO_STORE
 from serve_app.ingress.entry import ANY, OPEN, PAGE, Entry
@@ -34,6 +34,9 @@ TABLE = (
     Entry("GET", "/docs", OPEN, docs.page),
     Entry("GET", "/v1/models", "read_models", about.models),
     Entry("GET", "/v1/models/{model:path}", "read_models", about.model),
+    Entry("POST", "/v1/adapters", "write_models", adapters.load_adapter),
+    Entry("GET", "/v1/adapters", "write_models", adapters.list_adapters),
+    Entry("DELETE", "/v1/adapters/{name:path}", "delete_models", adapters.unload_adapter),
     Entry("POST", "/v1/chat/completions", PAGE, inference, "/v1/chat/completions"),
     Entry("POST", "/v1/completions", PAGE, inference, "/v1/completions"),
     Entry("POST", "/completions", PAGE, inference, "/v1/completions"),

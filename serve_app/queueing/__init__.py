@@ -47,6 +47,7 @@ that it stands in line as soon as there is one.
 is invisible to Serve, so every gateway reports it and one application-level policy decides.
 """
 
+from serve_app.queueing.adapters import Adapters
 from serve_app.queueing.autoscaling import (
     LOOK_BACK_S,
     REPORT_INTERVAL_S,
@@ -56,14 +57,17 @@ from serve_app.queueing.autoscaling import (
 )
 from serve_app.queueing.line import Line
 from serve_app.queueing.seat import Asks, ClassLoad, Load, Seat, Telling, Waiting
+from serve_app.store import Loaded
 
 __all__ = [
     "LOOK_BACK_S",
     "REPORT_INTERVAL_S",
+    "Adapters",
     "Asks",
     "ClassLoad",
     "Line",
     "Load",
+    "Loaded",
     "Seat",
     "Telling",
     "Waiting",

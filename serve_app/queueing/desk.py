@@ -54,6 +54,7 @@ class Desk:
         self._keys = {model: keys.line(model) for model in models}
         self._ranks = [one.name for one in classes]
         self._rules = rules_of(classes)
+        self._release = ""
 
     async def look(self, model: str) -> Load:
         """Return what the store counts of ``model`` now.
@@ -69,7 +70,7 @@ class Desk:
         told = await self._store.run("line_tend", self._keys[model], [channel, self._rules])
         mode, lent, replicas, seats, gateways, new, freed, *each = told
         classes = tuple(map(_class_load, self._ranks, each))
-        failing = replicas == 0 and await registry.has_failed(self._store, model)
+        failing = "" if replicas else await registry.failure(self._store, model, self._release)
         return Load(
             running=lent,
             waiting=sum(one.waiting for one in classes),

@@ -40,6 +40,7 @@ class Line(Tending):
         classes: highest first.
         output_weight: what an output token costs in fairness, in input tokens.
         on_loss: whether it lends seats while the store is away, ``closed`` or ``local``.
+        release: the deployment whose replicas it has; what failed in another one is forgotten.
 
     Attributes:
         gateway: this gateway's id.
@@ -54,12 +55,14 @@ class Line(Tending):
         *,
         output_weight: float = 2.0,
         on_loss: str = "closed",
+        release: str = "",
     ) -> None:
         self.gateway = secrets.token_hex(8)
         channel = keys.wake_channel(self.gateway)
         super().__init__(
             store, models, classes, channel=channel, local=LocalSeats(open_=on_loss == "local")
         )
+        self._release = release
         self._numbers = itertools.count(1)
         self._output_weight = output_weight
 
@@ -231,7 +234,8 @@ class Line(Tending):
             told = f"The model '{model}' is paused by an operator; {waited}."
             return NoCapacity(told, retry_after_s=after_s)
         if load.replicas == 0:
-            told = f"The model '{model}' has no replica; {waited} for one to start."
+            failed = f"; its last start failed: {load.failing}" if load.failing else ""
+            told = f"The model '{model}' has no replica; {waited} for one to start{failed}."
             return NoCapacity(told, retry_after_s=after_s)
         told = f"No seat came free for the model '{model}'; {waited}."
         return QueueTimeout(told, retry_after_s=after_s)

@@ -98,7 +98,7 @@ class Load:
         replicas, seats: replicas registered, and the seats they offer.
         oldest_ms: how long the oldest has waited.
         drain_per_s: seats that come free a second; 0 if nobody can tell.
-        failing: there is no replica, and the last start of one failed.
+        failing: why the last start of a replica failed, if there is none; else empty.
         gateways: that tend the line.
         mode: ``open``, ``paused`` (nobody is seated) or ``draining`` (nobody new comes in).
         classes: the same of each, highest first.
@@ -110,7 +110,7 @@ class Load:
     seats: int = 0
     oldest_ms: int = 0
     drain_per_s: float = 0.0
-    failing: bool = False
+    failing: str = ""
     gateways: int = 1
     mode: str = "open"
     classes: tuple[ClassLoad, ...] = ()

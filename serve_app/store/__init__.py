@@ -45,7 +45,8 @@ of several nodes names a store of its own; a gateway elsewhere says so instead o
 **Decided: time is the store's.** A step reads ``TIME``; no caller hands in a clock.
 """
 
-from serve_app.store import keys, registry
+from serve_app.store import adapters, keys, registry
+from serve_app.store.adapters import Loaded
 from serve_app.store.connection import Store
 from serve_app.store.embedded import EmbeddedStore, claim_folder, running_url, store_url
 from serve_app.store.guarded import Watch
@@ -59,8 +60,10 @@ __all__ = [
     "TEXTS",
     "Address",
     "EmbeddedStore",
+    "Loaded",
     "Store",
     "Watch",
+    "adapters",
     "claim_folder",
     "header_counts",
     "keys",

@@ -44,7 +44,8 @@
 | ``sg:{m:M}:seen`` | zset | when each of them was last used, ms | with it |
 | ``sg:{m:M}:promised`` | zset | places kept for the refused, by time, ms | 5 s after that |
 | ``sg:{m:M}:tally`` | string | rules of the classes, and what is counted of each | never |
-| ``sg:{m:M}:failed`` | string | the model's last start failed | after two minutes |
+| ``sg:{m:M}:failed`` | string | why the model's last start failed | once one succeeds |
+| ``sg:{m:M}:adapters`` | hash | adapters that its replicas are to load | when unloaded |
 | ``sg:{X}:probe`` | string | a gateway tried whether it can write beside X | after a second |
 
 What a scope has spent is MessagePack, told in ``lua/shared/scope.lua``; a script reads it with
@@ -133,6 +134,11 @@ def line(model: str) -> list[str]:
 def failed(model: str) -> str:
     """Return the name of the note that a model's last start failed."""
     return f"sg:{{m:{model}}}:failed"
+
+
+def adapters(model: str) -> str:
+    """Return the name of what a model's replicas are to load beside the settings' adapters."""
+    return f"sg:{{m:{model}}}:adapters"
 
 
 def wake_channel(gateway: str) -> str:

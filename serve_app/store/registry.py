@@ -7,7 +7,6 @@ from typing import Self
 from serve_app.store import keys
 from serve_app.store.connection import Store
 
-FAILED_S = 120
 KEY_HEADER = "x-sluicegate-internal-key"
 """The header in which an engine wants the key of its :class:`Address`."""
 
@@ -57,31 +56,38 @@ async def beat(store: Store, model: str, replica: str, seats: int, address: Addr
     return int(lent)
 
 
-async def note_failure(store: Store, model: str) -> None:
-    """Note for two minutes that a start of ``model`` failed; the engine's log says why.
+async def note_failure(store: Store, model: str, release: str, why: str) -> None:
+    """Note that a start of ``model`` failed, until one succeeds.
+
+    Args:
+        store: where the line lives.
+        model: whose.
+        release: the deployment that it belongs to; to a later one it means nothing.
+        why: one line, for callers.
 
     Raises:
         StoreUnavailable: nobody will know but Serve.
     """
-    await store.claim(keys.failed(model), "1", ttl_s=FAILED_S)
+    await store.keep(keys.failed(model), f"{release} {why}")
 
 
 async def clear_failure(store: Store, model: str) -> None:
-    """Forget that a start of ``model`` failed: there is a new one.
+    """Forget that a start of ``model`` failed: another did not.
 
     Raises:
-        StoreUnavailable: the note goes by itself.
+        StoreUnavailable: the note stays; it counts only while there is no replica.
     """
     await store.remove(keys.failed(model))
 
 
-async def has_failed(store: Store, model: str) -> bool:
-    """Return whether a start of ``model`` failed lately.
+async def failure(store: Store, model: str, release: str) -> str:
+    """Return why the last start of ``model`` in ``release`` failed; empty if none did.
 
     Raises:
         StoreUnavailable: it cannot be told.
     """
-    return await store.exists(keys.failed(model))
+    whose, _, why = (await store.text(keys.failed(model)) or "").partition(" ")
+    return why if whose == release else ""
 
 
 async def withdraw(store: Store, model: str, replica: str) -> None:

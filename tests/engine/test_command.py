@@ -57,6 +57,26 @@ def test_a_dict_is_json() -> None:
     assert json.loads(text) == options["kv_transfer_config"]
 
 
+def test_names_and_adapters() -> None:
+    """An engine answers to the name and its aliases, the name first; adapters only if it has any.
+
+    So a client's bytes need no change, whichever name is in them.
+    """
+    for engine in ("vllm", "simulated"):
+        line = argv(engine=engine, aliases=["a", "b"])
+        at = line.index("--served-model-name")
+        assert line[at + 1 : at + 5] == ["org/small", "a", "b", "--middleware"]
+        assert "--enable-lora" not in line
+        assert "--lora-modules" not in line
+        line = argv(engine=engine, adapters=[{"name": "x", "source": "/x"}])
+        assert line[line.index("--lora-modules") + 1] == "x=/x"
+        assert line.count("--enable-lora") == 1
+    line = argv(engine_args={"enable_lora": True, "max_lora_rank": 64})
+    assert line.count("--enable-lora") == 1
+    assert value(line, "--max-lora-rank") == "64"
+    assert "--lora-modules" not in line
+
+
 def test_vllm() -> None:
     """The gate names host, port, model and guard; seats become the batch; priority is on."""
     line = argv(seats=12, engine_args={"dtype": "bfloat16"})

@@ -77,7 +77,9 @@ def test_a_folder_without_a_model(tmp_path: Path) -> None:
 
 def test_a_builtin_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     """The message names the package that is missing."""
-    monkeypatch.setitem(sources.BUILTIN, "tiny", ("package_that_is_not_there", "tiny.gguf"))
+    monkeypatch.setitem(
+        sources.BUILTIN, "tiny", sources.Builtin("package_that_is_not_there", "tiny.gguf")
+    )
     with pytest.raises(SettingsError, match="package_that_is_not_there is not installed here"):
         check_source(model("builtin:tiny"))
 
@@ -88,9 +90,46 @@ def test_the_simulated_engine_needs_no_weights() -> None:
         check_source(model(source, "simulated"))
 
 
+def test_a_builtin_that_is_a_folder_is_taken_as_it_is(tmp_path: Path, monkeypatch) -> None:
+    """Nothing is copied or converted."""
+    folder = tmp_path / "tiny_model_wheel" / "model"
+    folder.mkdir(parents=True)
+    (folder.parent / "__init__.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setitem(sources.BUILTIN, "tiny", sources.Builtin("tiny_model_wheel", "model"))
+    check_source(model("builtin:tiny"))
+    assert resolve(model("builtin:tiny")) == str(folder)
+    assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        ("{}", ""),
+        ("{}/..", "holds no adapter (no adapter_config.json)"),
+        ("org/lora", ""),
+        ("https://host/lora", "is no folder or Hugging Face id"),
+    ],
+)
+def test_where_an_adapter_comes_from(tmp_path: Path, source: str, says: str) -> None:
+    """A folder with an adapter_config.json, or an id that is left to vLLM; told at the start."""
+    folder = tmp_path / "lora"
+    folder.mkdir()
+    (folder / "adapter_config.json").write_text("{}")
+    adapters = [{"name": "a", "source": source.format(folder)}]
+    named = Model.model_validate({"name": "m", "source": "org/m", "adapters": adapters})
+    if not says:
+        check_source(named)
+        return
+    with pytest.raises(SettingsError, match="the source of the adapter 'a'") as told:
+        check_source(named)
+    assert says in str(told.value)
+
+
 def test_a_builtin_is_converted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What lies in the cache is taken as it is."""
-    monkeypatch.setitem(sources.BUILTIN, "tiny", ("json", "tiny.gguf"))
+    monkeypatch.setitem(sources.BUILTIN, "tiny", sources.Builtin("json", "tiny.gguf"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     made = tmp_path / "sluicegate" / "models" / "tiny"
     made.mkdir(parents=True)

@@ -27,6 +27,15 @@ def written(fields: dict[str, Any]) -> Call:
     return read(CHAT, json.dumps(fields).encode(), fields, MODELS)
 
 
+def test_an_alias_counts_as_its_model_and_an_adapter_as_itself() -> None:
+    """The bytes stay; limits, usage and log know the alias as the model (CONTRACT §3)."""
+    model = Model(name="small", aliases=["gpt"], adapters=[{"name": "poet", "source": "org/p"}])
+    for asked, counts_as in (("small", "small"), ("gpt", "small"), ("poet", "poet")):
+        raw = json.dumps({"model": asked, "messages": []}).encode()
+        call = read(CHAT, raw, json.loads(raw), dict.fromkeys(("small", "gpt", "poet"), model))
+        assert (call.body, call.model, call.counts_as) == (raw, model, counts_as)
+
+
 @given(fields=OBJECTS, ours=OBJECTS, indent=st.none() | st.integers(0, 2), blank=BLANKS)
 def test_appended_members_win_and_nothing_else_changes(fields, ours, indent, blank) -> None:
     """The last mention of a member counts; every byte before the end stays as it was written."""

@@ -24,7 +24,7 @@ from serve_app.ingress.wish import Wish
 from serve_app.limits import FINEST, Holds, Ledger, ledger
 from serve_app.limits.ledger import hour_text
 from serve_app.limits.report import FIGURES, HOUR_S, HOUR_US
-from serve_app.queueing import Line
+from serve_app.queueing import Adapters, Line
 from serve_app.settings import Settings
 from serve_app.store import Store, keys
 from serve_app.telemetry import Captures, Metrics
@@ -114,6 +114,7 @@ async def house(store: Store, store_url: str, tmp_path: Path) -> AsyncIterator[H
         holds=Holds(store, defaults="r 600 600 0"),
         ledger=Ledger(store),
         line=Line(store, [model.name for model in settings.models], settings.queue.classes),
+        adapters=Adapters(store, settings.models),
         relay=relay,
         audit=audit,
         metrics=Metrics(),

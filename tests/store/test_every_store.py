@@ -135,8 +135,11 @@ async def requests(store: Store) -> None:
     while not line.tended:
         await asyncio.sleep(0.01)
     await line.close()
-    await registry.note_failure(store, "m")
-    assert await registry.has_failed(store, "m")
+    await registry.note_failure(store, "m", "r1", "the engine ended with exit code 1")
+    assert await registry.failure(store, "m", "r1") == "the engine ended with exit code 1"
+    assert not await registry.failure(store, "m", "r2"), "a new deployment begins anew"
+    await registry.clear_failure(store, "m")
+    assert not await registry.failure(store, "m", "r1")
     await registry.withdraw(store, "m", "r")
 
 

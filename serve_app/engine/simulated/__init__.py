@@ -13,6 +13,7 @@ and to compute it again later.
     server       routes, middleware, the two completion endpoints
     driver       the scheduler on a real clock; one tap per request
     latency      the continuous-batching scheduler (pure, virtual time)
+    names        the model's names and its LoRA adapters
     request      a body becomes an ask, or a refusal in vLLM's error shape
     reply        the deterministic text
     wire         vLLM's JSON and SSE frames

@@ -16,6 +16,7 @@ from starlette.types import ASGIApp
 
 from serve_app.engine.simulated.driver import Driver
 from serve_app.engine.simulated.latency import Scheduler
+from serve_app.engine.simulated.names import Names
 from serve_app.engine.simulated.server import Engine, build_app
 from serve_app.model_settings import Simulated
 
@@ -36,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     try:
         scheduler = Scheduler(args.settings, args.max_num_seqs, args.max_model_len)
-        engine = Engine(Driver(scheduler), args.served_model_name)
+        engine = Engine(Driver(scheduler), _names(args))
         app = build_app(engine, [_middleware(path) for path in args.middleware])
         listener = _listen(args.host, args.port)
     except (ValueError, RuntimeError) as err:
@@ -50,7 +51,9 @@ def _arguments() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--host", default="127.0.0.1")
     add("--port", type=_within(0, 65_535), default=8000, help="0 takes a free one")
-    add("--served-model-name", required=True)
+    add("--served-model-name", required=True, nargs="+", help="replies carry the first")
+    add("--enable-lora", action="store_true", help="take LoRA adapters")
+    add("--lora-modules", nargs="+", type=_adapter, default=[], metavar="NAME=PATH")
     add("--max-num-seqs", type=_within(1, 65_536), default=256, help="sequences in the batch")
     add("--max-model-len", type=_within(1, 2**31), default=4_096, help="tokens, prompt and reply")
     add("--settings", type=_settings, default=Simulated(), help="settings.Simulated as JSON")
@@ -74,6 +77,18 @@ def _settings(text: str) -> Simulated:
         mistake = err.errors(include_url=False)[0]
         where = ".".join(map(str, mistake["loc"]))
         raise argparse.ArgumentTypeError(f"{where}: {mistake['msg']}".lstrip(": ")) from None
+
+
+def _adapter(text: str) -> tuple[str, str]:
+    name, _, path = text.partition("=")
+    if not (name and path):
+        raise argparse.ArgumentTypeError(f"must be NAME=PATH, got {text!r}")
+    return name, path
+
+
+def _names(args: argparse.Namespace) -> Names:
+    first, *aliases = args.served_model_name
+    return Names(first, tuple(aliases), args.enable_lora, dict(args.lora_modules))
 
 
 def _middleware(path: str) -> type[Any]:
@@ -117,7 +132,7 @@ async def _serve(engine: Engine, app: ASGIApp, listener: socket.socket) -> None:
     )
     host, port = listener.getsockname()[:2]
     print(
-        f"simulated engine {engine.model_name} on {host} port {port}", file=sys.stderr, flush=True
+        f"simulated engine {engine.names.model} on {host} port {port}", file=sys.stderr, flush=True
     )
     async with asyncio.TaskGroup() as group:
         driving = group.create_task(engine.driver.run())

@@ -87,15 +87,24 @@ B = TypeVar("B", bound=Body)
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """What this engine serves: the model's name and the tokens that prompt and reply may have."""
+    """What this engine serves.
+
+    Attributes:
+        model: the model's first name.
+        context_tokens: tokens that prompt and reply may have.
+        aliases: its other names.
+        adapters: names of the LoRA adapters that are loaded.
+    """
 
     model: str
     context_tokens: int
+    aliases: frozenset[str] = frozenset()
+    adapters: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """A request that the engine can serve."""
+    """A request that the engine can serve; ``adapter`` is the one it is for, None for none."""
 
     prompt_tokens: int
     reply: Reply
@@ -103,6 +112,7 @@ class Ask:
     stream: bool
     include_usage: bool
     continuous_usage: bool
+    adapter: str | None = None
 
 
 def read_chat(raw: bytes, served: Served) -> Ask:
@@ -167,7 +177,9 @@ def _text(message: Message) -> str:
 
 def _ask(body: Body, served: Served, text: str, prompt_tokens: int, cap: int | None) -> Ask:
     _check(body, served, prompt_tokens, cap)
-    reply = compose(text.encode(), body.seed, cap, served.context_tokens - prompt_tokens)
+    adapter = body.model if body.model in served.adapters else None
+    speaks = f"{adapter}\0{text}" if adapter else text
+    reply = compose(speaks.encode(), body.seed, cap, served.context_tokens - prompt_tokens)
     if body.stop:
         reply = cut(reply, [body.stop] if isinstance(body.stop, str) else body.stop)
     options = body.stream_options or StreamOptions()
@@ -178,11 +190,13 @@ def _ask(body: Body, served: Served, text: str, prompt_tokens: int, cap: int | N
         stream=bool(body.stream),
         include_usage=bool(options.include_usage),
         continuous_usage=bool(options.include_usage and options.continuous_usage_stats),
+        adapter=adapter,
     )
 
 
 def _check_model(body: Body, served: Served) -> None:
-    if body.model and body.model != served.model:
+    known = {served.model, *served.aliases, *served.adapters}
+    if body.model and body.model not in known:
         said = f"The model `{body.model}` does not exist."
         raise Refusal(said, status=404, kind="NotFoundError", param="model")
 

@@ -4,7 +4,7 @@ import asyncio
 import os
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -18,6 +18,7 @@ from serve_app.engine.simulated import wire
 from serve_app.engine.simulated.driver import ClientGone, Driver, Tap
 from serve_app.engine.simulated.exposition import CONTENT_TYPE, expose
 from serve_app.engine.simulated.faults import HEADER, Fault, choose
+from serve_app.engine.simulated.names import Names
 from serve_app.engine.simulated.request import Ask, Refusal, Served, read_chat, read_completion
 
 JSON = (b"content-type", b"application/json")
@@ -34,13 +35,14 @@ class Engine:
     """
 
     driver: Driver
-    model_name: str
+    names: Names
     dice: random.Random = field(default_factory=lambda: random.Random(0))
 
     @property
     def served(self) -> Served:
         """Return what a request may ask for."""
-        return Served(self.model_name, self.driver.scheduler.context_tokens)
+        names, tokens = self.names, self.driver.scheduler.context_tokens
+        return Served(names.model, tokens, frozenset(names.aliases), frozenset(names.adapters))
 
 
 def build_app(engine: Engine, middleware: Sequence[Callable[[ASGIApp], ASGIApp]] = ()) -> ASGIApp:
@@ -60,10 +62,10 @@ def _routes(engine: Engine) -> list[Route]:
 
     async def models(_request: Request) -> Response:
         max_model_len = engine.driver.scheduler.max_model_len
-        return Response(wire.models(engine.model_name, max_model_len), media_type=JSON[1].decode())
+        return Response(wire.models(engine.names, max_model_len), media_type=JSON[1].decode())
 
     async def metrics(_request: Request) -> Response:
-        text = expose(engine.driver.scheduler, engine.model_name)
+        text = expose(engine.driver.scheduler, engine.names.model)
         return Response(text, headers={"content-type": CONTENT_TYPE})
 
     async def version(_request: Request) -> Response:
@@ -72,12 +74,31 @@ def _routes(engine: Engine) -> list[Route]:
     chat = Completions(engine, wire.CHAT, read_chat)
     completion = Completions(engine, wire.COMPLETION, read_completion)
     return [
+        *(_lora_routes(engine.names) if engine.names.takes_adapters else []),
         _Route("/v1/chat/completions", chat, methods=["POST"]),
         _Route("/v1/completions", completion, methods=["POST"]),
         _Route("/health", health),
         _Route("/metrics", metrics),
         _Route("/v1/models", models),
         _Route("/version", version),
+    ]
+
+
+def _lora_routes(names: Names) -> list[Route]:
+    def answering(do: Callable[[bytes], str]) -> Callable[[Request], Awaitable[Response]]:
+        async def answer(request: Request) -> Response:
+            try:
+                return Response(do(await request.body()))
+            except Refusal as refusal:
+                body = wire.error(refusal)
+                return Response(body, refusal.status, media_type=JSON[1].decode())
+
+        return answer
+
+    steps = {"load": names.load, "unload": names.unload}
+    return [
+        Route(f"/v1/{step}_lora_adapter", answering(do), methods=["POST"])
+        for step, do in steps.items()
     ]
 
 
@@ -121,7 +142,7 @@ class Completions:
         if fault is Fault.HANG:
             await _hang_up(receive)
             return
-        envelope = self._envelope(headers)
+        envelope = self._envelope(headers, ask)
         with suppress(ClientGone), self.engine.driver.serving(ask) as tap:
             watch = asyncio.create_task(_hang_up(receive))
             watch.add_done_callback(lambda _: tap.close())
@@ -154,10 +175,11 @@ class Completions:
             raise Refusal("Simulated fault.", status=500, kind="InternalServerError")
         return ask, fault
 
-    def _envelope(self, headers: dict[bytes, bytes]) -> wire.Envelope:
+    def _envelope(self, headers: dict[bytes, bytes], ask: Ask) -> wire.Envelope:
         name = headers.get(b"x-request-id", b"").decode("latin-1") or os.urandom(16).hex()
         reply_id = self.dialect.prefix + name
-        return wire.Envelope(self.dialect, reply_id, int(time.time()), self.engine.model_name)
+        spoken = ask.adapter or self.engine.names.model
+        return wire.Envelope(self.dialect, reply_id, int(time.time()), spoken)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
+from serve_app.engine.simulated.names import Names
 from serve_app.engine.simulated.request import Ask, Refusal
 
 VERSION = "0.32.0+simulated"
@@ -181,8 +182,16 @@ def not_found(status: HTTPStatus) -> bytes:
     return _compact({"detail": status.phrase})
 
 
-def models(name: str, max_model_len: int) -> bytes:
-    """Return the body of /v1/models."""
+def models(names: Names, max_model_len: int) -> bytes:
+    """Return the body of /v1/models: a card for each name of the model, then for each adapter."""
+    cards = [
+        _card(name, names.model, None, max_model_len) for name in (names.model, *names.aliases)
+    ]
+    cards += [_card(name, at, names.model, None) for name, at in names.adapters.items()]
+    return _compact({"object": "list", "data": cards})
+
+
+def _card(name: str, root: str, parent: str | None, max_model_len: int | None) -> dict[str, Any]:
     created = int(time.time())
     permission = {
         "id": f"modelperm-{name}",
@@ -198,17 +207,16 @@ def models(name: str, max_model_len: int) -> bytes:
         "group": None,
         "is_blocking": False,
     }
-    card = {
+    return {
         "id": name,
         "object": "model",
         "created": created,
         "owned_by": "vllm",
-        "root": name,
-        "parent": None,
+        "root": root,
+        "parent": parent,
         "max_model_len": max_model_len,
         "permission": [permission],
     }
-    return _compact({"object": "list", "data": [card]})
 
 
 def _compact(value: object) -> bytes:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from serve_app import auth, errors
+from serve_app.ingress.adapters import AdapterRequest
 from serve_app.ingress.docs import shapes
 from serve_app.ingress.docs import shapes_admin as admin
 from serve_app.ingress.docs import shapes_queue as queue
@@ -80,6 +81,15 @@ DESCRIBED: Mapping[tuple[str, str], Described] = {
     ("GET", "/docs"): Described(str, media=(HTML,)),
     ("GET", "/v1/models"): Described(shapes.ServedModels),
     ("GET", "/v1/models/{model:path}"): Described(shapes.ServedModel),
+    ("POST", "/v1/adapters"): Described(
+        shapes.LoadedAdapter,
+        201,
+        body=AdapterRequest,
+        example={"model": "smollm2-135m", "name": "poet", "source": "/models/poet"},
+        refusals=(errors.Forbidden,),
+    ),
+    ("GET", "/v1/adapters"): Described(shapes.ListedAdapters),
+    ("DELETE", "/v1/adapters/{name:path}"): Described(status=204, refusals=(errors.Forbidden,)),
     ("POST", "/v1/chat/completions"): Described(
         shapes.Answer,
         media=(JSON, STREAM),
@@ -197,6 +207,7 @@ INFERENCE = ("Inference", "Ask a model.")
 OTHER = ("Other", "Not described.")
 GROUPS: Mapping[str, tuple[str, str]] = {
     "/v1/models": ("Models", "What there is to ask."),
+    "/v1/adapters": ("Models", "What there is to ask."),
     "/v1/auth": ("Sign-in", "Who am I, and tokens for users and visitors."),
     "/v1/auth/api-keys": ("Keys", "Make, change and revoke keys; in force for the next request."),
     "/v1/auth/users": ("Users", "People with a password."),

@@ -33,7 +33,9 @@ class Alive(Shape):
 class Readiness(Shape):
     """What is there and what is not yet."""
 
-    status: Literal["ready", "not ready"]
+    status: Literal["ready", "degraded", "not ready"]
+    """Degraded: a model cannot be started, another is served."""
+
     store: Literal[
         "ok",
         "unknown",
@@ -60,7 +62,7 @@ class Readiness(Shape):
 
 
 class ServedModel(Shape):
-    """One model."""
+    """One model, alias or adapter."""
 
     id: str
     """The name to ask for."""
@@ -68,6 +70,16 @@ class ServedModel(Shape):
     object: Literal["model"]
     created: int
     owned_by: str
+    root: str
+    """The model that answers; of an adapter, the last part of its source."""
+
+    parent: str | None
+    """Of an adapter, the model that it adapts."""
+
+    state: Literal["ready", "asleep", "starting", "failing"]
+    """Of the model that answers: asleep, it wakes for the first request; failing, it cannot start
+    and its requests are refused with `no_capacity`."""
+
     max_model_len: int | None = None
     """Tokens of prompt and answer together, where it is known."""
 
@@ -77,6 +89,32 @@ class ServedModels(Shape):
 
     object: Literal["list"]
     data: list[ServedModel]
+
+
+class ListedAdapter(Shape):
+    """One LoRA adapter."""
+
+    name: str
+    """The name to ask for."""
+
+    model: str
+    source: str
+    loaded_at: Literal["start", "run"]
+    """By the settings at the start, or by a request while the gate runs."""
+
+
+class LoadedAdapter(ListedAdapter):
+    """One that was just loaded."""
+
+    replicas: int
+    """That have loaded it; those that start later do so, too."""
+
+
+class ListedAdapters(Shape):
+    """Every adapter of every model."""
+
+    object: Literal["list"]
+    data: list[ListedAdapter]
 
 
 class Message(EngineShape):
