@@ -26,8 +26,9 @@ Ceilings do not rise from class to class, so if the first in line may not sit, n
 a ring of replicas (:mod:`affinity`), because that one may have it in its cache. It is not waited
 for, and it may lend a quarter more seats than the mean: load goes before the cache.
 
-**Decided: who is refused has a place kept for the time it was told** (:mod:`order.promises`). Without
-it, under steady overload, whoever obeys finds the place taken by a newcomer as often as not.
+**Decided: who is refused has a place kept for the time it was told** (:mod:`order.promises`).
+Without it, under steady overload, whoever obeys finds the place taken by a newcomer as often as
+not.
 
 **Decided: seats come free at (lent) / (mean time lent)**, Little's law. A count of those that came
 free says nothing of a house that has just filled up, and little where requests take a minute.
