@@ -25,7 +25,7 @@ second, so that one which started later, or was cut off, ends up with the same.
 from serve_app.engine.command import engine_argv, gpus_per_replica
 from serve_app.engine.guard import InternalKeyGuard
 from serve_app.engine.process import EngineProcess, EngineStartError, last_words
-from serve_app.engine.replica import ModelReplica, engine_log_dir
+from serve_app.engine.replica import ModelReplica, engine_log_dir, engine_log_name
 from serve_app.engine.sources import check_source, resolve
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
     "check_source",
     "engine_argv",
     "engine_log_dir",
+    "engine_log_name",
     "gpus_per_replica",
     "last_words",
     "resolve",
