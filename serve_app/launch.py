@@ -28,7 +28,7 @@ import yaml
 from serve_app import reaper
 from serve_app.auth import reveal_path
 from serve_app.certificate import trusting
-from serve_app.engine import engine_log_dir, last_words
+from serve_app.engine import engine_log_dir, engine_log_name, last_words
 from serve_app.environment import Secrets, data_dir
 from serve_app.plan import Plan
 from serve_app.ray_environment import environment
@@ -93,15 +93,14 @@ def _until_stopped(
         if not ready:
             health = _health(plan)
             seen = _progress(seen, health)
-            states = set(health.get("models", {}).values())
-            if states == {"failing"} and (why := _failure(plan, began_s)):
+            served, why = _served(health), _failure(plan, health, began_s)
+            if why and not served:
                 return _fail(why)
             if health.get("failed"):
                 return _fail(f"the gate did not start: {_why(log)}")
             ready = health.get("status") in ("ready", "degraded")
             if ready:
-                _tell_of_failure(plan, states, began_s)
-                _banner(plan, health["models"])
+                _banner(plan, served[0], why)
             elif time.monotonic() > deadline_s:
                 return _fail(f"not ready after {READY_LIMIT_S:g} s; see {log}")
         time.sleep(0.2)  # a person waits; nothing tells us
@@ -139,20 +138,25 @@ def _progress(seen: dict[str, Any], health: dict[str, Any]) -> dict[str, Any]:
     return health or seen
 
 
-def _failure(plan: Plan, began_s: float) -> str | None:
-    """Return why an engine of this run failed, by its log; None if none of this run has one."""
-    logs = engine_log_dir(plan.settings.store).glob("engine-*.log")
-    mine = sorted((log for log in logs if log.stat().st_mtime >= began_s), key=_mtime)
-    if not mine:
+def _served(health: dict[str, Any]) -> list[str]:
+    """Return the models that are served, or may yet be."""
+    return [name for name, state in health.get("models", {}).items() if state != "failing"]
+
+
+def _failure(plan: Plan, health: dict[str, Any], began_s: float) -> str | None:
+    """Return why a model is failing, by its engine's log of this run; None if none is."""
+    logs = [
+        log
+        for model in health.get("models", {}).keys() - set(_served(health))
+        for log in engine_log_dir(plan.settings.store).glob(engine_log_name(model, "*"))
+        if log.stat().st_mtime >= began_s
+    ]
+    if not logs:
         return None
-    said = [line for line in last_words(mine[-1], lines=40) if "Error" in line]
-    return f"a model failed to start: {said[-1] if said else 'no error told'}; see {mine[-1]}"
-
-
-def _tell_of_failure(plan: Plan, states: set[str], began_s: float) -> None:
-    """Say why a model failed to start while others serve."""
-    if "failing" in states:
-        _say(f"\nOf several models, {_failure(plan, began_s) or 'one failed to start'}")
+    log = max(logs, key=_mtime)
+    words = last_words(log, lines=40) or ["it said nothing"]
+    said = [line for line in words if "Error" in line] or words
+    return f"a model failed to start: {said[-1]}; see {log}"
 
 
 def _mtime(log: Path) -> float:
@@ -165,8 +169,13 @@ def _why(log: Path) -> str:
     return f"{said[-1] if said else 'it said nothing'}; see {log}"
 
 
-def _banner(plan: Plan, states: dict[str, str]) -> None:
-    """Say that it is ready, the admin key if it is new, and a line to paste."""
+def _banner(plan: Plan, model: str, why: str | None) -> None:
+    """Say that it is ready, the admin key if it is new, and a line to paste, for ``model``.
+
+    If another one is failing, ``why`` tells it.
+    """
+    if why:
+        _say(f"\nOf several models, {why}")
     disabled = plan.settings.auth.disabled or Secrets.from_environ().disable_auth
     path = reveal_path(data_dir(plan.settings.store))
     key = path.read_text().strip() if path.exists() else None
@@ -183,7 +192,7 @@ def _banner(plan: Plan, states: dict[str, str]) -> None:
             "SLUICEGATE_ADMIN_KEY=<a long random text>"
         )
     body = {
-        "model": next(name for name, state in states.items() if state != "failing"),
+        "model": model,
         "messages": [{"role": "user", "content": "What is the capital of France?"}],
         "max_tokens": 32,
     }

@@ -37,6 +37,11 @@ def engine_log_dir(store: StoreSettings) -> Path:
     return data_dir(store) / "logs"
 
 
+def engine_log_name(model: str, replica: str) -> str:
+    """Return the name of the log of one replica's engine."""
+    return f"engine-{model.replace('/', '_')}-{replica}.log"
+
+
 class ModelReplica:
     """One replica of one model: a supervised engine and its registration in the line.
 
@@ -183,4 +188,4 @@ def _log_file(folder: Path, model: str, replica: str) -> Path:
         old = sorted(folder.glob("engine-*.log"), key=lambda log: log.stat().st_mtime)
         for log in old[: -LOGS_KEPT or None]:
             log.unlink(missing_ok=True)
-    return folder / f"engine-{model.replace('/', '_')}-{replica}.log"
+    return folder / engine_log_name(model, replica)

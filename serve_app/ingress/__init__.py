@@ -17,6 +17,14 @@ client escapes them. It costs about as much as parsing did.
 **Decided: a client's wish is one more ceiling.** It lowers the class and shortens the wait; asking
 for more is no mistake, because one client calls with many keys, and ``x-served-class`` tells.
 
+**Decided: an alias is its model, an adapter is itself.** Limits, usage, log and permissions know an
+alias as its model, else a second name would be a second allowance; a key that names only the alias
+may use only that. An adapter is trained on somebody's data: the base model's name does not open it,
+and it is limited and billed by its own name. It has the base's line and seats, for it runs there.
+
+**Decided: a model that cannot be started refuses at once** if replicas are kept of it: waiting in
+line brings none. One that sleeps lets people wait, because that is what wakes it.
+
 **Decided: the client's address is believed only from our own proxy.** The HAProxy shim appends the
 true peer and a secret; without that secret an ``X-Forwarded-For`` is what a stranger wrote.
 

@@ -59,9 +59,9 @@ async def load_adapter(gate: Gate, exchange: Exchange, caller: Caller) -> None:
         raise InvalidRequest(f"An engine refuses it: {refusal}", param="source")
     await gate.adapters.offer(model.name, one)
     await gate.learn_adapters()
-    what = {"name": one.name, "model": model.name, "source": one.source}
-    await gate.noted(exchange, caller, action="adapter.load", target=one.name, after=what)
-    await exchange.reply(201, {**what, "loaded_at": "run", "replicas": replicas}, NO_STORE)
+    made = {"name": one.name, "model": model.name, "source": one.source}
+    await gate.noted(exchange, caller, action="adapter.load", target=one.name, after=made)
+    await exchange.reply(201, {**made, "loaded_at": "run", "replicas": replicas}, NO_STORE)
 
 
 async def list_adapters(gate: Gate, exchange: Exchange, caller: Caller) -> None:

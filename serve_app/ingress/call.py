@@ -80,7 +80,7 @@ class Call:
             caller.must("use_streaming")
         caller.must_reach(self.path)
         if not may_ask(caller, self.asked, self.model):
-            caller.must_use(self.counts_as)
+            caller.must_use(self.asked or self.counts_as)
 
 
 def read(

@@ -28,7 +28,7 @@ from serve_app.limits import Charge, Demand, Hold, Holds, Ledger, Usage
 from serve_app.queueing import Asks, Line
 from serve_app.queueing.desk import rules_of
 from serve_app.settings import QueueClass
-from serve_app.store import TEXTS, Address, Store, keys, registry
+from serve_app.store import TEXTS, Address, Loaded, Store, adapters, keys, registry
 from serve_app.telemetry import Audit, Entry
 from tests.accounts import (
     ACME,
@@ -141,6 +141,15 @@ async def requests(store: Store) -> None:
     await registry.clear_failure(store, "m")
     assert not await registry.failure(store, "m", "r1")
     await registry.withdraw(store, "m", "r")
+    await adapt(store)
+
+
+async def adapt(store: Store) -> None:
+    """Put an adapter, once, and take it out."""
+    one = Loaded("poet", "org/poet")
+    for before, after, done in ((None, one, 1), (None, Loaded("poet", "org/2"), 0), (one, None, 1)):
+        assert await adapters.change(store, "m", before, after) == done
+    assert await adapters.listed(store, ["m", "n"]) == {"m": [], "n": []}
 
 
 def renewing(held: Hold) -> tuple[list[str], list[str | int | float]]:
