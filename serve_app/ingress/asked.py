@@ -14,6 +14,8 @@ from serve_app.mistakes import said
 NO_STORE = {"cache-control": "no-store"}
 PAGE = 100
 MAX_ADMIN_BYTES = 65_536
+NAME_CHARS = 64
+"""So much of a name is repeated to whoever wrote it."""
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -92,7 +94,7 @@ def _written(loc: tuple[int | str, ...], fields: Any, *, missing: bool) -> Itera
                 fields = fields[step]
             elif not (missing and place == len(loc)):
                 continue
-            yield str(step)
+            yield str(step)[:NAME_CHARS]
         elif isinstance(fields, list) and isinstance(step, int):
             yield str(step)
             fields = fields[step] if step < len(fields) else None

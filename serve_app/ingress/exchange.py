@@ -29,6 +29,9 @@ _SAFE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 BODY_S = 60.0
 """Seconds a body may take to arrive."""
 
+SIZE_DIGITS = 18
+"""Digits of a declared size; whoever writes more sends more than anybody reads."""
+
 IN_LOOP_BYTES = 65_536
 """Bytes up to which a body is parsed at once; more is parsed beside the event loop."""
 
@@ -145,12 +148,12 @@ class Exchange:
         declared = self.header("content-length")
         if declared is None:
             return math.inf if self.header("transfer-encoding") else 0
-        return int(declared) if declared.isdecimal() else math.inf
+        sane = declared.isdecimal() and len(declared) <= SIZE_DIGITS
+        return int(declared) if sane else math.inf
 
     async def _body(self, max_bytes: int) -> bytes:
         too_large = BodyTooLarge(f"The body is larger than {max_bytes} bytes.")
-        declared = self.header("content-length") or "0"
-        if declared.isdecimal() and int(declared) > max_bytes:
+        if self.header("content-length") is not None and self.declared_bytes() > max_bytes:
             raise too_large
         parts, size = [], 0
         while True:

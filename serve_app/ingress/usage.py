@@ -131,7 +131,7 @@ def _last_usage(tail: bytes) -> dict[str, Any]:
     for found in reversed([*_TOLD.finditer(tail)]):
         try:
             told, _ = json.JSONDecoder().raw_decode(tail[found.end() :].decode(errors="replace"))
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         return {"usage": told}
     return {}
@@ -140,7 +140,7 @@ def _last_usage(tail: bytes) -> dict[str, Any]:
 def _parsed(payload: bytes) -> dict[str, Any]:
     try:
         event = json.loads(payload)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return event if isinstance(event, dict) else {}
 

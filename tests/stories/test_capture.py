@@ -1,4 +1,4 @@
-"""A key is captured on a whole gate with two gateways: all but credentials (CONTRACT §6)."""
+"""A key is captured by a gate of two gateways: all of it, and no credential (CONTRACT §6)."""
 
 import json
 import secrets
