@@ -78,7 +78,10 @@ class Gateway:
             timeout_ms=settings.store.timeout_ms,
             watch=metrics.store_call,
         )
-        self._relay = Relay(first_byte_timeout_s=settings.gateway.first_byte_timeout_s)
+        self._relay = Relay(
+            first_byte_timeout_s=settings.gateway.first_byte_timeout_s,
+            between_bytes_timeout_s=settings.gateway.between_bytes_timeout_s,
+        )
         self._line = line_of(settings, self._store)
         holds = self._holds = holds_of(settings, self._store, self._line)
         ledger = self._ledger = Ledger(self._store)

@@ -16,6 +16,7 @@ from serve_app.errors import Forbidden, WrongMethod
 from serve_app.ingress import about, accounts, admin, desk, docs, ledger, records, tenancy
 from serve_app.ingress.admission import admitted
 from serve_app.ingress.asked import NO_STORE
+from serve_app.ingress.dialects import DIALECTS
 from serve_app.ingress.entry import ANY, OPEN, PAGE, Entry
 from serve_app.ingress.exchange import Exchange, Receive, Scope, Send
 from serve_app.ingress.gate import Gate
@@ -34,8 +35,7 @@ TABLE = (
     Entry("GET", "/docs", OPEN, docs.page),
     Entry("GET", "/v1/models", "read_models", about.models),
     Entry("GET", "/v1/models/{model:path}", "read_models", about.model),
-    Entry("POST", "/v1/chat/completions", PAGE, inference, "/v1/chat/completions"),
-    Entry("POST", "/v1/completions", PAGE, inference, "/v1/completions"),
+    *(Entry("POST", path, PAGE, inference, path) for path in DIALECTS),
     Entry("POST", "/completions", PAGE, inference, "/v1/completions"),
     Entry("POST", "/v1/auth/login", OPEN, accounts.login),
     Entry("POST", "/v1/auth/visitor", OPEN, accounts.visitor),

@@ -106,7 +106,7 @@ async def house(store: Store, store_url: str) -> AsyncIterator[House]:
     secrets = Secrets(admin_keys=[ADMIN], api_keys=[PLAIN])
     audit: Any = SimpleNamespace(write=_nothing)
     identity = identity_of(settings, store, secrets, audit, {})
-    relay = Relay(first_byte_timeout_s=5)
+    relay = Relay(first_byte_timeout_s=5, between_bytes_timeout_s=5)
     gate = Gate(
         settings,
         identity=identity,

@@ -41,7 +41,7 @@ async def engine(says: Says) -> AsyncIterator[Seat]:
 
 @pytest.fixture
 async def relay() -> AsyncIterator[Relay]:
-    made = Relay(first_byte_timeout_s=0.3)
+    made = Relay(first_byte_timeout_s=0.3, between_bytes_timeout_s=0.3)
     yield made
     await made.close()
 
