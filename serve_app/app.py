@@ -33,7 +33,13 @@ from serve_app.limits import Ledger
 from serve_app.log_records import speak_up
 from serve_app.model_settings import Autoscaling, Model, deployment_name
 from serve_app.proxy import stay_on_node
-from serve_app.queueing import LOOK_BACK_S, REPORT_INTERVAL_S, replicas_for_line, report
+from serve_app.queueing import (
+    LOOK_BACK_S,
+    REPORT_INTERVAL_S,
+    Kept,
+    replicas_for_line,
+    report,
+)
 from serve_app.settings import Settings
 from serve_app.store import Store, store_url
 from serve_app.telemetry import Audit, Entry, Metrics
@@ -102,6 +108,7 @@ class Gateway:
             holds=holds,
             ledger=ledger,
             line=self._line,
+            kept=Kept(self._store),
             relay=self._relay,
             audit=audit,
             metrics=metrics,

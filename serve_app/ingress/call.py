@@ -10,6 +10,7 @@ from serve_app.errors import InvalidRequest, NoSuchModel, PromptTooLong
 from serve_app.ingress.demand import Weighed, weighed
 from serve_app.ingress.dialects import DIALECTS, RANK_FIELD, RANK_HEADER, Dialect
 from serve_app.model_settings import Model
+from serve_app.queueing import Place
 
 JSON = "application/json"
 _UNKNOWN = Dialect()
@@ -30,6 +31,9 @@ class Call:
         demand: what it may use.
         media_type: the body's, as the client wrote it.
         headers: that the engine gets for this call alone.
+        kept: whether an engine that keeps responses shall keep this one.
+        follows: the kept response that it goes on from; empty if none.
+        place: where that is kept.
     """
 
     model: Model
@@ -40,6 +44,9 @@ class Call:
     demand: Weighed
     media_type: str = JSON
     headers: Mapping[str, str] = field(default_factory=dict)
+    kept: bool = True
+    follows: str = ""
+    place: Place | None = None
 
     @property
     def dialect(self) -> Dialect:
@@ -74,6 +81,10 @@ class Call:
         if by == "header":
             return replace(self, headers={**self.headers, RANK_HEADER: str(rank)})
         return replace(self, body=append(self.body, {RANK_FIELD: rank}))
+
+    def named(self, name: str) -> Self:
+        """Return the same call with the name under which an engine may keep its reply."""
+        return replace(self, body=append(self.body, {"request_id": name}))
 
     def must_be_allowed(self, caller: Caller) -> None:
         """Return if ``caller`` may make this call.
@@ -133,6 +144,8 @@ def read(
         wants_usage=bool(options.get("include_usage")) or not by_options,
         demand=_fitting(weighed(path, len(raw), fields, models[name]), max_prompt_chars),
         media_type=media_type,
+        kept=fields.get("store") is not False,
+        follows=_follows(fields) if dialect.keeps else "",
     )
 
 
@@ -144,6 +157,15 @@ def _streaming(fields: dict[str, Any], dialect: Dialect) -> bool:
     if not isinstance(said, bool | None):
         raise InvalidRequest("'stream' must be true or false.", param="stream")
     return bool(said)
+
+
+def _follows(fields: dict[str, Any]) -> str:
+    """Return the kept response that ``fields`` go on from; empty if none."""
+    said = fields.get("previous_response_id")
+    if not isinstance(said, str | None):
+        told = "'previous_response_id' must be a string."
+        raise InvalidRequest(told, param="previous_response_id")
+    return said or ""
 
 
 def _options(fields: dict[str, Any]) -> dict[str, Any]:

@@ -70,6 +70,7 @@ class Dialect:
         form: whether the body is a form that carries a sound, and no JSON.
         stream: how it streams; None if it does not, whatever the body says.
         ranked_by: where the engine reads a request's rank: ``field``, ``header``, or nowhere.
+        keeps: whether an engine may keep the replies, by a name that the gate gives.
         errors: in whose shape its clients read errors: ``openai``, ``responses``, ``anthropic``.
     """
 
@@ -85,6 +86,7 @@ class Dialect:
     form: bool = False
     stream: Stream | None = None
     ranked_by: str = ""
+    keeps: bool = False
     errors: str = "openai"
 
     @cached_property
@@ -126,6 +128,7 @@ DIALECTS = {
         generates=True,
         stream=_RESPONSE_EVENTS,
         ranked_by="field",
+        keeps=True,
         errors="responses",
     ),
     "/v1/messages": Dialect(

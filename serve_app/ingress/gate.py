@@ -14,7 +14,7 @@ from serve_app.ingress.patience import Patience
 from serve_app.ingress.relay import Relay
 from serve_app.limits import Holds, Ledger
 from serve_app.model_settings import Model
-from serve_app.queueing import Line
+from serve_app.queueing import Kept, Line
 from serve_app.settings import QueueClass, Settings
 from serve_app.telemetry import AccessLog, Audit, Entry, Metrics
 
@@ -62,6 +62,7 @@ class Gate:
         holds: Holds,
         ledger: Ledger,
         line: Line,
+        kept: Kept,
         relay: Relay,
         audit: Audit,
         metrics: Metrics,
@@ -72,7 +73,7 @@ class Gate:
         self.classes: Mapping[str, QueueClass] = {one.name: one for one in settings.queue.classes}
         self.identity = identity
         self.holds, self.line, self.relay, self.audit = holds, line, relay, audit
-        self.ledger = ledger
+        self.ledger, self.kept = ledger, kept
         self.patience = Patience()
         self.settling: set[asyncio.Task[None]] = set()
         self.metrics = metrics

@@ -14,7 +14,7 @@ import aiohttp
 
 from serve_app.errors import UpstreamFailed, UpstreamTimeout
 from serve_app.ingress.call import Call
-from serve_app.queueing import Seat
+from serve_app.queueing import Place, Seat
 
 CONNECT_S = 3.0
 BUFFER_BYTES = 2**16
@@ -86,14 +86,22 @@ class Relay:
             UpstreamFailed: unreachable, 5xx, or broken before the first byte; another may do it.
             UpstreamTimeout: silent too long.
         """
-        wanted = {**headers, **call.headers, **seat.address.headers}
-        wanted |= {"content-type": call.media_type, "content-length": str(len(call.body))}
+        told = {**headers, **call.headers, "content-type": call.media_type}
+        async with self.ask("POST", call.path, seat, told, call.body) as reply:
+            yield reply
+
+    @asynccontextmanager
+    async def ask(
+        self, method: str, path: str, at: Seat | Place, headers: dict[str, str], body: bytes = b""
+    ) -> AsyncIterator[Upstream]:
+        """Send one request to an engine and lend its reply, as :meth:`send` does."""
+        wanted = {**headers, **at.address.headers, "content-length": str(len(body))}
         timeout = aiohttp.ClientTimeout(
             total=None, sock_connect=CONNECT_S, sock_read=self._first_byte_s
         )
         try:
-            reply = await self._session.post(
-                seat.address.url + call.path, data=_sent(call.body), headers=wanted, timeout=timeout
+            reply = await self._session.request(
+                method, at.address.url + path, data=_sent(body), headers=wanted, timeout=timeout
             )
         except aiohttp.ConnectionTimeoutError as err:
             raise UpstreamFailed("The replica cannot be reached.", retry_after_s=1.0) from err

@@ -13,7 +13,17 @@ from typing import Any
 from starlette.routing import Route
 
 from serve_app.errors import Forbidden, WrongMethod
-from serve_app.ingress import about, accounts, admin, desk, docs, ledger, records, tenancy
+from serve_app.ingress import (
+    about,
+    accounts,
+    admin,
+    desk,
+    docs,
+    ledger,
+    records,
+    responses,
+    tenancy,
+)
 from serve_app.ingress.admission import admitted
 from serve_app.ingress.asked import NO_STORE
 from serve_app.ingress.dialects import DIALECTS
@@ -37,6 +47,8 @@ TABLE = (
     Entry("GET", "/v1/models/{model:path}", "read_models", about.model),
     *(Entry("POST", path, PAGE, inference, path) for path in DIALECTS),
     Entry("POST", "/completions", PAGE, inference, "/v1/completions"),
+    Entry("GET", "/v1/responses/{response_id}", PAGE, responses.retrieve),
+    Entry("POST", "/v1/responses/{response_id}/cancel", PAGE, responses.cancel),
     Entry("POST", "/v1/auth/login", OPEN, accounts.login),
     Entry("POST", "/v1/auth/visitor", OPEN, accounts.visitor),
     Entry("POST", "/v1/auth/logout", ANY, accounts.logout),
@@ -68,7 +80,7 @@ TABLE = (
     Entry("GET", "/v1/queue/{model_or_ticket:path}", "manage_queue", desk.show_line),
     Entry("DELETE", "/v1/queue/{model_or_ticket:path}", "manage_queue", desk.cancel),
 )
-ENDPOINTS = frozenset(entry.engine_path for entry in TABLE if entry.permission == PAGE)
+ENDPOINTS = frozenset(entry.engine_path for entry in TABLE if entry.engine_path)
 """The inference paths that a key may be confined to."""
 
 

@@ -50,6 +50,7 @@ from serve_app.queueing.autoscaling import (
     report,
     wanted_replicas,
 )
+from serve_app.queueing.kept import Kept, Place
 from serve_app.queueing.line import Line
 from serve_app.queueing.seat import Asks, ClassLoad, Load, Seat, Telling, Waiting
 
@@ -58,8 +59,10 @@ __all__ = [
     "REPORT_INTERVAL_S",
     "Asks",
     "ClassLoad",
+    "Kept",
     "Line",
     "Load",
+    "Place",
     "Seat",
     "Telling",
     "Waiting",

@@ -23,7 +23,7 @@ from serve_app.ingress.wish import Wish
 from serve_app.limits import FINEST, Holds, Ledger, ledger
 from serve_app.limits.ledger import hour_text
 from serve_app.limits.report import FIGURES, HOUR_S, HOUR_US
-from serve_app.queueing import Line
+from serve_app.queueing import Kept, Line
 from serve_app.settings import Settings
 from serve_app.store import Store, keys
 from serve_app.telemetry import Metrics
@@ -113,6 +113,7 @@ async def house(store: Store, store_url: str) -> AsyncIterator[House]:
         holds=Holds(store, defaults="r 600 600 0"),
         ledger=Ledger(store),
         line=Line(store, [model.name for model in settings.models], settings.queue.classes),
+        kept=Kept(store),
         relay=relay,
         audit=audit,
         metrics=Metrics(),

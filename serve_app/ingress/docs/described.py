@@ -11,11 +11,13 @@ from typing import Any
 from serve_app import auth, errors
 from serve_app.ingress.docs import shapes
 from serve_app.ingress.docs import shapes_admin as admin
+from serve_app.ingress.docs import shapes_engine as engine
 from serve_app.ingress.docs import shapes_queue as queue
 from serve_app.ingress.docs import shapes_usage as usage
 from serve_app.ingress.docs.described_engine import ENGINES
-from serve_app.ingress.docs.row import CSV, HTML, JSON, JSONL, TEXT, Described
+from serve_app.ingress.docs.row import CSV, HTML, JSON, JSONL, STREAM, TEXT, Described
 
+_KEEPERS = (errors.ModelForbidden, errors.UpstreamFailed, errors.UpstreamTimeout)
 _LOGIN = {"username": "ada", "password": "…"}
 _LOGIN_REFUSALS = (errors.InvalidLogin, errors.TooManyAttempts, errors.RateLimited)
 _GIVING = (errors.UnknownTenant, errors.Forbidden, errors.ModelForbidden, errors.AddressForbidden)
@@ -33,6 +35,13 @@ DESCRIBED: Mapping[tuple[str, str], Described] = {
     ("GET", "/v1/models"): Described(shapes.ServedModels),
     ("GET", "/v1/models/{model:path}"): Described(shapes.ServedModel),
     **ENGINES,
+    ("GET", "/v1/responses/{response_id}"): Described(
+        dict[str, Any],
+        media=(JSON, STREAM),
+        query=engine.KeptQuery,
+        refusals=_KEEPERS,
+    ),
+    ("POST", "/v1/responses/{response_id}/cancel"): Described(dict[str, Any], refusals=_KEEPERS),
     ("POST", "/v1/auth/login"): Described(
         admin.GivenToken, body=auth.LoginRequest, example=_LOGIN, refusals=_LOGIN_REFUSALS
     ),
@@ -131,6 +140,7 @@ INFERENCE = ("Inference", "Ask a model.")
 OTHER = ("Other", "Not described.")
 GROUPS: Mapping[str, tuple[str, str]] = {
     "/v1/models": ("Models", "What there is to ask."),
+    "/v1/responses": ("Responses", "What an engine keeps of its answers."),
     "/v1/auth": ("Sign-in", "Who am I, and tokens for users and visitors."),
     "/v1/auth/api-keys": ("Keys", "Make, change and revoke keys; in force for the next request."),
     "/v1/auth/users": ("Users", "People with a password."),
@@ -151,6 +161,7 @@ What an engine answers is inference; of all others, the longest path that fits c
 PATH_FIELDS: Mapping[str, tuple[str, type[errors.GateError]]] = {
     "model": ("The model's name; it may contain slashes.", errors.NoSuchModel),
     "key_id": ("The key's public id.", errors.NoSuchKey),
+    "response_id": ("The response's id.", errors.NoSuchResponse),
     "tenant": ("The tenant's id.", errors.NoSuchTenant),
     "name": ("The user's name.", errors.NoSuchUser),
     "model_or_ticket": (

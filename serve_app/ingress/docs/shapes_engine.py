@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from serve_app.ingress.docs.shapes import Asked, EngineShape, Message
+from serve_app.ingress.docs.shapes import Asked, EngineShape, Message, Shape
 
 
 class Addressed(EngineShape):
@@ -126,3 +126,13 @@ class Text(EngineShape):
     """What token ids say."""
 
     prompt: str
+
+
+class KeptQuery(Shape):
+    """How a response that is kept is told."""
+
+    stream: bool | None = None
+    """Its events once more, if it was made in the background as a stream."""
+
+    starting_after: int | None = None
+    """Only those after the event with this number."""
