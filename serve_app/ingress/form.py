@@ -13,7 +13,7 @@ FORM = "multipart/form-data"
 MAX_PARTS, MAX_HEAD_BYTES, MAX_FIELD_BYTES = 256, 8_192, 65_536
 
 _BOUNDARY = re.compile(
-    r'; *boundary=(?:"([^"\\]{1,70})"|([^\s";,\\]{1,70})) *(?:;|$)', re.IGNORECASE
+    r'; *boundary=(?:"([^"\\]{1,70})"|([^\s";,\\]{1,70})) *(?=;|$)', re.IGNORECASE
 )
 _DISPOSITION = re.compile(
     r'form-data; *name="([^"\\\r\n]*)"(?P<file>; *filename="(?:[^"\\\r\n]|\\.)*")? *', re.IGNORECASE

@@ -19,7 +19,7 @@ from serve_app.queueing import Place, Seat
 CONNECT_S = 3.0
 BUFFER_BYTES = 2**16
 PIECE_BYTES = 2**18
-_PASSED_BACK = ("content-type", "content-length", "metadata")
+_PASSED_BACK = ("content-type", "content-length", "content-encoding", "metadata")
 """Of the engine's headers; the last describes embeddings that are sent as bytes."""
 
 
