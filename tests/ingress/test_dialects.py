@@ -3,6 +3,8 @@
 import json
 from typing import Any
 
+import httpx
+import openai
 import pytest
 
 from serve_app.errors import InvalidRequest, UpstreamFailed
@@ -249,3 +251,43 @@ def test_a_broken_stream_ends_in_its_dialects_shape(path: str, told: dict[str, A
         told,
         [b"", b""],
     )
+
+
+def breaking(path: str, web: Any) -> Any:
+    """A client whose every request gets a stream that breaks after its first pieces."""
+    pieces, _, _ = STREAMS[path]
+    body = b"".join(pieces) + refusals.event(BROKE, path, len(pieces))
+    answer = web.Response(200, headers={"content-type": "text/event-stream"}, content=body)
+    return web.Client(transport=web.MockTransport(lambda _request: answer))
+
+
+HELLO: list[Any] = [{"role": "user", "content": "Hello"}]
+
+
+@pytest.mark.parametrize("path", [CHAT, RESPONSES])
+def test_openais_client_raises_a_broken_stream(path: str) -> None:
+    """A chat or a response: what came is told, then the error, with our code."""
+    stream: Any
+    with breaking(path, httpx) as web:
+        client = openai.OpenAI(api_key="k", base_url="http://x/v1", http_client=web)
+        if path == CHAT:
+            stream = client.chat.completions.create(model="m", messages=HELLO, stream=True)
+        else:
+            stream = client.responses.create(model="m", input="Hello", stream=True)
+        got: list[Any] = []
+        with pytest.raises(openai.APIError, match="It broke") as told:
+            got.extend(stream)
+    assert told.value.code == "upstream_failed"
+    assert len(got) == len(STREAMS[path][0])
+
+
+def test_anthropics_client_raises_a_broken_stream() -> None:
+    """A message: what came is told, then the error."""
+    anthropic: Any = pytest.importorskip("anthropic", reason="it comes with vLLM")
+    got: list[Any] = []
+    with breaking(MESSAGES, pytest.importorskip("httpx2")) as web:
+        client = anthropic.Anthropic(api_key="k", base_url="http://x", http_client=web)
+        stream = client.messages.create(model="m", messages=HELLO, max_tokens=1, stream=True)
+        with pytest.raises(anthropic.APIStatusError, match="It broke"):
+            got.extend(stream)
+    assert len(got) == len(STREAMS[MESSAGES][0])

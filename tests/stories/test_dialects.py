@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from typing import Any
 
-import anthropic
 import httpx
 import openai
 import pytest
@@ -11,6 +10,7 @@ import pytest
 from tests.running import RunningGate, chat, until
 from tests.tally import Tally, Used
 
+anthropic: Any = pytest.importorskip("anthropic", reason="it comes with vLLM")
 MODEL = "smollm2-135m"
 LIMITS = {"tokens_per_day": 1_000_000}
 HELLO: list[Any] = [{"role": "user", "content": "Say hello."}]
@@ -25,7 +25,7 @@ def tally(real_gate: RunningGate) -> Tally:
 
 
 @pytest.fixture
-def claude(real_gate: RunningGate, tally: Tally) -> Iterator[anthropic.Anthropic]:
+def claude(real_gate: RunningGate, tally: Tally) -> Iterator[Any]:
     """Anthropic's client with that key."""
     with anthropic.Anthropic(
         base_url=real_gate.url, api_key=tally.key, max_retries=0, timeout=120
@@ -48,7 +48,7 @@ def test_a_response(real_gate: RunningGate, tally: Tally) -> None:
     assert (used.requests, used.input, used.output) == (2, sum_in, sum_out)
 
 
-def test_a_message(tally: Tally, claude: anthropic.Anthropic) -> None:
+def test_a_message(tally: Tally, claude: Any) -> None:
     """Anthropic's client: whole, streamed; what vLLM counted is charged."""
     whole = claude.messages.create(**MESSAGE)
     events = list(claude.messages.create(**MESSAGE, stream=True))
@@ -61,13 +61,13 @@ def test_a_message(tally: Tally, claude: anthropic.Anthropic) -> None:
     assert (used.requests, used.input, used.output) == (2, sum_in, sum_out)
 
 
-def test_tokens_are_counted_before_they_are_sent(claude: anthropic.Anthropic) -> None:
+def test_tokens_are_counted_before_they_are_sent(claude: Any) -> None:
     """``count_tokens`` tells what a message then uses."""
     told = claude.messages.count_tokens(model=MODEL, messages=HELLO)
     assert told.input_tokens == claude.messages.create(**MESSAGE).usage.input_tokens
 
 
-def test_anthropics_client_hears_our_refusals(claude: anthropic.Anthropic) -> None:
+def test_anthropics_client_hears_our_refusals(claude: Any) -> None:
     """By their own names: no such model, no such key, a mistake that vLLM finds."""
     with pytest.raises(anthropic.NotFoundError) as told:
         claude.messages.create(**{**MESSAGE, "model": "none"})
@@ -76,7 +76,7 @@ def test_anthropics_client_hears_our_refusals(claude: anthropic.Anthropic) -> No
         "error": {"type": "not_found_error", "message": "The model 'none' does not exist."},
     }
     with pytest.raises(anthropic.BadRequestError):
-        claude.messages.create(**{**MESSAGE, "temperature": "hot"})  # type: ignore[arg-type]
+        claude.messages.create(**{**MESSAGE, "temperature": "hot"})
     with pytest.raises(anthropic.AuthenticationError):
         claude.with_options(api_key="sg-wrong").messages.create(**MESSAGE)
 
