@@ -34,7 +34,14 @@ from serve_app.limits import Ledger
 from serve_app.log_records import speak_up
 from serve_app.model_settings import Autoscaling, Model, deployment_name
 from serve_app.proxy import stay_on_node
-from serve_app.queueing import LOOK_BACK_S, REPORT_INTERVAL_S, Adapters, replicas_for_line, report
+from serve_app.queueing import (
+    LOOK_BACK_S,
+    REPORT_INTERVAL_S,
+    Adapters,
+    Kept,
+    replicas_for_line,
+    report,
+)
 from serve_app.settings import Settings
 from serve_app.store import Store, store_url
 from serve_app.telemetry import Audit, Captures, Entry, Metrics
@@ -82,7 +89,10 @@ class Gateway:
             timeout_ms=settings.store.timeout_ms,
             watch=metrics.store_call,
         )
-        self._relay = Relay(first_byte_timeout_s=settings.gateway.first_byte_timeout_s)
+        self._relay = Relay(
+            first_byte_timeout_s=settings.gateway.first_byte_timeout_s,
+            between_bytes_timeout_s=settings.gateway.between_bytes_timeout_s,
+        )
         self._line = line_of(settings, self._store, release)
         holds = self._holds = holds_of(settings, self._store, self._line)
         ledger = self._ledger = Ledger(self._store)
@@ -99,6 +109,7 @@ class Gateway:
             ledger=ledger,
             line=self._line,
             adapters=Adapters(self._store, settings.models),
+            kept=Kept(self._store),
             relay=self._relay,
             audit=audit,
             metrics=metrics,

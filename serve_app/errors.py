@@ -16,6 +16,7 @@ A leaf fixes status and code; ``ingress`` turns it into a reply and knows no oth
           NoSuchTenant          tenant_not_found
           NoSuchUser            user_not_found
           NoSuchTicket          ticket_not_found
+          NoSuchResponse        response_not_found
         WrongMethod         405 method_not_allowed        Allow
         AlreadyExists       409 already_exists
         InUse               409 in_use
@@ -141,6 +142,10 @@ class NoSuchUser(NotFound, code="user_not_found"):
 
 class NoSuchTicket(NotFound, code="ticket_not_found"):
     """No request waits in line with this ticket, or not any more."""
+
+
+class NoSuchResponse(NotFound, code="response_not_found"):
+    """No replica keeps a response of this name for this caller, or not any more."""
 
 
 class WrongMethod(Refused, status=405, code="method_not_allowed"):

@@ -196,7 +196,10 @@ class Gateway(Replicas):
     """CPUs that Ray sets aside for one gateway replica."""
 
     first_byte_timeout_s: Seconds = 300.0
-    """Seconds a replica may be silent, before its first byte (then 504) or between bytes."""
+    """Seconds a replica may be silent before its first byte; then 504."""
+
+    between_bytes_timeout_s: Seconds = 120.0
+    """Seconds a replica may be silent between two bytes; then the reply breaks off."""
 
 
 class Settings(Section):

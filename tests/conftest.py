@@ -129,6 +129,7 @@ def real_gate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningGate]
     config = patient(copy.deepcopy(CONFIG))
     (model,) = config["applications"][0]["args"]["models"]
     model["autoscaling"] = {"min_replicas": 1, "max_replicas": 1}  # two engines starve two cores
+    model["env"] = {**model.get("env", {}), "VLLM_ENABLE_RESPONSES_API_STORE": "1"}
     yield from _running(tmp_path_factory.mktemp("real"), config, {}, 600)
 
 

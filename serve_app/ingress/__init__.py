@@ -10,6 +10,15 @@ the first byte.
 **Decided: bytes are relayed as they come.** Only frames that carry usage are read; the request is
 changed by appending members at its end, where a JSON object's last mention wins.
 
+**Decided: a dialect is a row**, in :mod:`serve_app.ingress.dialects`: no code asks for a path. What
+only forms or only some streams do hangs on what the row says.
+
+**Decided: a form is read more strictly than engines read it.** Its bytes go on as they came, so
+what two readers could understand differently would let a caller past the gate's eyes.
+
+**Decided: the gate names the responses that an engine keeps.** Whoever could choose a name could
+write over another's, and a name that is known before the answer need not be looked for in it.
+
 **Decided: what a prompt weighs is read from the parsed body**, not from the number of its bytes: an
 image in base64 is no text, a tool's schema is, and a limit of characters must not depend on how a
 client escapes them. It costs about as much as parsing did.

@@ -19,6 +19,7 @@ from serve_app.ingress.bill import Bill
 from serve_app.ingress.body import without
 from serve_app.ingress.call import Call, read
 from serve_app.ingress.capturing import watched
+from serve_app.ingress.dialects import DIALECTS
 from serve_app.ingress.exchange import Exchange
 from serve_app.ingress.gate import Gate
 from serve_app.ingress.told import LIMIT_HEADERS, limit_headers, over_limit
@@ -56,17 +57,20 @@ async def asked(gate: Gate, exchange: Exchange) -> tuple[Call | None, GateError 
         limits = gate.settings.limits
         named = exchange.header_lines(PRIORITY), exchange.header_lines(MAX_WAIT)
         exchange.wish = wished(*named, gate.classes)
-        raw, fields = await exchange.json_body(limits.max_body_bytes)
+        is_form = DIALECTS[path].form
+        reading = exchange.form_body if is_form else exchange.json_body
+        raw, fields = await reading(limits.max_body_bytes)
         exchange.wish = exchange.wish.or_tier(fields.get("service_tier"), gate.classes)
+        more = {"media_type": exchange.media_type} if is_form else {}
         most = limits.max_prompt_chars
-        return read(path, raw, fields, gate.catalogue, max_prompt_chars=most), None
+        return read(path, raw, fields, gate.catalogue, max_prompt_chars=most, **more), None
     except GateError as mistake:
         return None, mistake
 
 
 async def _take_credential(gate: Gate, exchange: Exchange) -> None:
     """Take the credential out of the body; the engine never sees it."""
-    if exchange.declared_bytes() > SMALL_BODY_BYTES:
+    if exchange.declared_bytes() > SMALL_BODY_BYTES or DIALECTS[exchange.scope["engine_path"]].form:
         return  # the header alone decides whether it is read
     try:
         raw, fields = await exchange.json_body(SMALL_BODY_BYTES)

@@ -76,8 +76,10 @@ class Bill:
         """Return ``call`` with the cap on its output that its limits ask for, and say so."""
         if self.held.cap in (None, call.demand.default_cap):
             return call
-        exchange.headers_out["x-output-cap"] = str(self.held.cap)
-        return call.capped(self.held.cap)
+        capped = call.capped(self.held.cap)
+        if capped is not call:
+            exchange.headers_out["x-output-cap"] = str(self.held.cap)
+        return capped
 
     def charge(self, call: Call, exchange: Exchange) -> Charge | None:
         """Return what the request is charged; None if all of its hold is given back."""

@@ -2,16 +2,22 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 from serve_app.auth import Caller
 from serve_app.errors import InvalidRequest, NoSuchModel, PromptTooLong
 from serve_app.ingress.catalogue import may_ask
 from serve_app.ingress.demand import Weighed, weighed
-from serve_app.ingress.dialects import DIALECTS
+from serve_app.ingress.dialects import DIALECTS, RANK_FIELD, RANK_HEADER, Dialect
 from serve_app.ingress.prefix import prefix_of
 from serve_app.model_settings import Model
+from serve_app.queueing import Place
+
+JSON = "application/json"
+_UNKNOWN = Dialect()
+_SAID = {"true": True, "1": True, "false": False, "0": False, "": False}
+"""What a form says for yes and no."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,10 +29,15 @@ class Call:
         path: the engine's path.
         body: what the engine gets.
         streaming: whether an event stream was asked for.
-        wants_usage: whether the client asked for the usage frame itself.
+        wants_usage: whether a frame that tells only usage is the client's, too.
         demand: what it may use.
         prefix: the same for all requests of one conversation; empty for none.
         asked: the name it asks for; the model's own if empty.
+        media_type: the body's, as the client wrote it.
+        headers: that the engine gets for this call alone.
+        kept: whether an engine that keeps responses shall keep this one.
+        follows: the kept response that it goes on from; empty if none.
+        place: where that is kept.
     """
 
     model: Model
@@ -37,11 +48,21 @@ class Call:
     demand: Weighed
     prefix: str = ""
     asked: str = ""
+    media_type: str = JSON
+    headers: Mapping[str, str] = field(default_factory=dict)
+    kept: bool = True
+    follows: str = ""
+    place: Place | None = None
 
     @property
     def counts_as(self) -> str:
         """The name under which limits, usage and log know it."""
         return self.model.counted(self.asked or self.model.name)
+
+    @property
+    def dialect(self) -> Dialect:
+        """The row of the table for its path; of a path that is not there, an empty one."""
+        return DIALECTS.get(self.path, _UNKNOWN)
 
     @property
     def output_cap(self) -> int | None:
@@ -55,8 +76,8 @@ class Call:
         It is for requests that name none. A body that is no JSON, or asks for no reply, stays as it
         is.
         """
-        dialect = DIALECTS.get(self.path)
-        if dialect is None or dialect.media or not dialect.generates:
+        dialect = self.dialect
+        if dialect.form or not dialect.generates:
             return self
         return replace(self, body=append(self.body, {dialect.caps[0]: cap}))
 
@@ -65,10 +86,16 @@ class Call:
 
         A rank of 0, the highest, is what such an engine assumes.
         """
-        dialect = DIALECTS.get(self.path)
-        if rank == 0 or not self.model.schedules_by_priority or dialect is None or dialect.media:
+        by = self.dialect.ranked_by
+        if rank == 0 or not self.model.schedules_by_priority or not by:
             return self
-        return replace(self, body=append(self.body, {"priority": rank}))
+        if by == "header":
+            return replace(self, headers={**self.headers, RANK_HEADER: str(rank)})
+        return replace(self, body=append(self.body, {RANK_FIELD: rank}))
+
+    def named(self, name: str) -> Self:
+        """Return the same call with the name under which an engine may keep its reply."""
+        return replace(self, body=append(self.body, {"request_id": name}))
 
     def must_be_allowed(self, caller: Caller) -> None:
         """Return if ``caller`` may make this call.
@@ -90,15 +117,17 @@ def read(
     models: Mapping[str, Model],
     *,
     max_prompt_chars: int = 0,
+    media_type: str = JSON,
 ) -> Call:
     """Return the call that a body makes.
 
     Args:
         path: the engine's path.
         raw: the body as it came.
-        fields: the object in it.
+        fields: the object in it, or a form's fields.
         models: the models there are, by each name of theirs.
         max_prompt_chars: characters that a prompt may have; 0 is no limit.
+        media_type: the body's, as it came.
 
     Raises:
         PromptTooLong: it has more.
@@ -110,28 +139,55 @@ def read(
         raise InvalidRequest("'model' must be a string that names a model.", param="model")
     if name not in models:
         raise NoSuchModel(f"The model '{name[:128]}' does not exist.", param="model")
-    streaming = fields.get("stream")
-    if not isinstance(streaming, bool | None):
-        raise InvalidRequest("'stream' must be true or false.", param="stream")
-    options = fields.get("stream_options")
-    if not isinstance(options, dict | None):
-        raise InvalidRequest("'stream_options' must be an object.", param="stream_options")
-    options = options or {}
+    dialect = DIALECTS.get(path, _UNKNOWN)
+    streaming = dialect.stream is not None and _streaming(fields, dialect)
+    by_options = dialect.stream is not None and dialect.stream.on_request
+    options = _options(fields) if by_options else {}
     ours: dict[str, Any] = {}
-    if streaming:
+    if streaming and by_options:
         ours["stream_options"] = {**options, "include_usage": True}
-    if "priority" in fields:
-        ours["priority"] = 0  # the class decides: see ``ranked``
+    if RANK_FIELD in fields and dialect.ranked_by == "field":
+        ours[RANK_FIELD] = 0  # the class decides: see ``ranked``
     return Call(
         model=models[name],
         path=path,
         body=append(raw, ours),
-        streaming=bool(streaming),
-        wants_usage=bool(options.get("include_usage")),
+        streaming=streaming,
+        wants_usage=bool(options.get("include_usage")) or not by_options,
         demand=_fitting(weighed(path, len(raw), fields, models[name]), max_prompt_chars),
         prefix=prefix_of(path, fields),
         asked=name,
+        media_type=media_type,
+        kept=fields.get("store") is not False,
+        follows=_follows(fields) if dialect.keeps else "",
     )
+
+
+def _streaming(fields: dict[str, Any], dialect: Dialect) -> bool:
+    """Return whether ``fields`` ask for an event stream; a form says it in words."""
+    said = fields.get("stream")
+    if dialect.form and isinstance(said, str):
+        said = _SAID.get(said.lower(), said)
+    if not isinstance(said, bool | None):
+        raise InvalidRequest("'stream' must be true or false.", param="stream")
+    return bool(said)
+
+
+def _follows(fields: dict[str, Any]) -> str:
+    """Return the kept response that ``fields`` go on from; empty if none."""
+    said = fields.get("previous_response_id")
+    if not isinstance(said, str | None):
+        told = "'previous_response_id' must be a string."
+        raise InvalidRequest(told, param="previous_response_id")
+    return said or ""
+
+
+def _options(fields: dict[str, Any]) -> dict[str, Any]:
+    """Return the options that a client gives of its stream."""
+    options = fields.get("stream_options")
+    if not isinstance(options, dict | None):
+        raise InvalidRequest("'stream_options' must be an object.", param="stream_options")
+    return options or {}
 
 
 def _fitting(asked: Weighed, max_chars: int) -> Weighed:

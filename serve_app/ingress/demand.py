@@ -89,7 +89,7 @@ def weighed(path: str, raw_bytes: int, fields: dict[str, Any], model: Model) -> 
         if fields.get(name) is not None
     }
     scales = weights.values()
-    media = sum([one.media for one in scales]) + dialect.media
+    media = sum([one.media for one in scales]) + dialect.form
     text_bytes = sum([one.text_bytes for one in scales]) + _repeated(fields, weights, dialect)
     return Weighed(
         text_bytes=min(text_bytes, TEXT_MAX),

@@ -1,5 +1,11 @@
-"""Where each engine path carries its prompt, and what it says of its replies: tables only."""
+"""The table of dialects: one row says of an engine's path all that the gate knows of it.
 
+Where a prompt stands and what bounds a reply (read for its cost), how a stream ends and where its
+usage is told, how a rank is told, and the shape in which its clients read errors. A route, its
+permission and its relay follow from the row. Source: vLLM 0.32, ``entrypoints``.
+"""
+
+import re
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -7,8 +13,49 @@ _TEMPLATE = ("chat_template", "chat_template_kwargs", "documents")
 
 
 @dataclass(frozen=True)
+class Stream:
+    """How a dialect's event stream tells its pieces, its usage and its end.
+
+    Attributes:
+        ends: how the frame begins that ends it well.
+        fails: how the frame begins in which the engine itself gives up; nothing follows it.
+        piece: stands once in each frame that brings a piece of the reply; empty: in every frame.
+        usage_in: the members of an event in which its usage may stand, beside the event itself.
+        on_request: whether usage is told only if ``stream_options`` ask for it.
+    """
+
+    ends: tuple[bytes, ...]
+    fails: bytes
+    piece: bytes = b""
+    usage_in: tuple[str, ...] = ()
+    on_request: bool = False
+
+    @cached_property
+    def notable(self) -> re.Pattern[bytes]:
+        """What stands in frames that must be read; all others are only counted."""
+        return re.compile(b"|".join(map(re.escape, (*self.ends, self.fails, b'"usage"'))))
+
+
+_DONE = b"data: [DONE]"
+_CHUNKS = Stream((_DONE,), b'data: {"error"', on_request=True)
+_RESPONSE_ENDS = tuple(
+    b"event: response." + how for how in (b"completed", b"failed", b"incomplete")
+)
+_RESPONSE_EVENTS = Stream(
+    _RESPONSE_ENDS, b"event: error", piece=b".delta\ndata:", usage_in=("response",)
+)
+_MESSAGE_EVENTS = Stream(
+    (b"event: message_stop",),
+    b"event: error",
+    piece=b"content_block_delta\ndata:",
+    usage_in=("message",),
+)
+_SPOKEN_CHUNKS = Stream((_DONE,), b'data: {"error"')
+
+
+@dataclass(frozen=True)
 class Dialect:
-    """One engine path, read for its cost.
+    """One engine path.
 
     Attributes:
         talks: fields that hold messages.
@@ -20,7 +67,11 @@ class Dialect:
         caps: fields that bound a reply; the first is the one that the gate sets.
         default_cap: output tokens per reply where no cap is named, if the engine fixes them.
         generates: whether there are replies at all.
-        media: whether the body itself is a sound.
+        form: whether the body is a form that carries a sound, and no JSON.
+        stream: how it streams; None if it does not, whatever the body says.
+        ranked_by: where the engine reads a request's rank: ``field``, ``header``, or nowhere.
+        keeps: whether an engine may keep the replies, by a name that the gate gives.
+        errors: in whose shape its clients read errors: ``openai``, ``responses``, ``anthropic``.
     """
 
     talks: tuple[str, ...] = ()
@@ -32,13 +83,19 @@ class Dialect:
     caps: tuple[str, ...] = ()
     default_cap: int | None = None
     generates: bool = False
-    media: bool = False
+    form: bool = False
+    stream: Stream | None = None
+    ranked_by: str = ""
+    keeps: bool = False
+    errors: str = "openai"
 
     @cached_property
     def carriers(self) -> tuple[str, ...]:
         """All fields that carry a prompt."""
         return (*self.prompts, *self.talks, *self.texts, *self.shown, *self.schemas)
 
+
+RANK_FIELD, RANK_HEADER = "priority", "x-vllm-priority"
 
 _CAPS = ("max_tokens", "max_completion_tokens")
 _PAIRS = ("text_1", "text_2", "data_1", "data_2", "queries", "items", "documents", "instruction")
@@ -50,6 +107,8 @@ DIALECTS = {
         schemas=("tools", "functions"),
         caps=_CAPS,
         generates=True,
+        stream=_CHUNKS,
+        ranked_by="field",
     ),
     "/v1/completions": Dialect(
         prompts=("prompt",),
@@ -57,6 +116,8 @@ DIALECTS = {
         caps=("max_tokens",),
         default_cap=16,
         generates=True,
+        stream=_CHUNKS,
+        ranked_by="field",
     ),
     "/v1/responses": Dialect(
         talks=("input", "previous_input_messages"),
@@ -65,6 +126,10 @@ DIALECTS = {
         schemas=("tools",),
         caps=("max_output_tokens",),
         generates=True,
+        stream=_RESPONSE_EVENTS,
+        ranked_by="field",
+        keeps=True,
+        errors="responses",
     ),
     "/v1/messages": Dialect(
         talks=("messages",),
@@ -72,19 +137,35 @@ DIALECTS = {
         schemas=("tools",),
         caps=("max_tokens",),
         generates=True,
+        stream=_MESSAGE_EVENTS,
+        ranked_by="header",
+        errors="anthropic",
     ),
     "/v1/messages/count_tokens": Dialect(
-        talks=("messages",), texts=("system",), schemas=("tools",)
+        talks=("messages",), texts=("system",), schemas=("tools",), errors="anthropic"
     ),
-    "/v1/embeddings": Dialect(talks=("messages",), prompts=("input",), shown=_TEMPLATE),
-    "/v1/score": Dialect(texts=_PAIRS, queries=("text_1", "data_1", "queries")),
-    "/v1/rerank": Dialect(texts=("query", "documents"), queries=("query",)),
-    "/v1/audio/transcriptions": Dialect(texts=("prompt",), caps=_CAPS, generates=True, media=True),
+    "/v1/embeddings": Dialect(
+        talks=("messages",), prompts=("input",), shown=_TEMPLATE, ranked_by="field"
+    ),
+    "/v1/score": Dialect(texts=_PAIRS, queries=("text_1", "data_1", "queries"), ranked_by="field"),
+    "/v1/rerank": Dialect(texts=("query", "documents"), queries=("query",), ranked_by="field"),
+    "/v1/audio/transcriptions": Dialect(
+        texts=("prompt",), caps=_CAPS, generates=True, form=True, stream=_SPOKEN_CHUNKS
+    ),
     "/tokenize": Dialect(
         talks=("messages",), prompts=("prompt",), shown=_TEMPLATE, schemas=("tools",)
     ),
     "/detokenize": Dialect(prompts=("tokens",)),
 }
+
+
+def dialect_of(path: str) -> Dialect | None:
+    """Return the dialect of a path as a client wrote it, or of the nearest one above it."""
+    path = path.removeprefix("/api")
+    while path and path not in DIALECTS:
+        path = path.rpartition("/")[0]
+    return DIALECTS.get(path)
+
 
 MEDIA = frozenset(
     (

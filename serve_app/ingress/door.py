@@ -130,7 +130,7 @@ async def _refuse(exchange: Exchange, err: GateError) -> None:
         body = refusals.body(err, exchange.path)
         await exchange.reply(err.status, body, refusals.headers(err))
     elif exchange.streaming:
-        await exchange.write(refusals.event(err, exchange.path), more=False)
+        await exchange.write(refusals.event(err, exchange.path, exchange.events_out), more=False)
     else:
         raise ConnectionAbortedError("the reply broke off") from err
 

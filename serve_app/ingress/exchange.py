@@ -13,6 +13,7 @@ from urllib.parse import parse_qsl
 from serve_app.auth import Credential
 from serve_app.errors import BodyTooLarge, GateError, InvalidRequest, WrongMediaType
 from serve_app.ingress.body import json_object
+from serve_app.ingress.form import FORM, form_fields
 from serve_app.ingress.wish import Wish
 from serve_app.limits import Hold
 from serve_app.model_settings import Model
@@ -55,6 +56,7 @@ class Exchange:
         started: whether the reply has begun.
         streaming: whether the reply is an event stream.
         seated_s: when it last took a seat, by ``perf_counter``; 0 if it never did.
+        events_out: events of a stream that have gone on to the client.
     """
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -65,6 +67,7 @@ class Exchange:
         self.started = False
         self.streaming = False
         self.seated_s = 0.0
+        self.events_out = 0
         self.status = 0
         self.code: str | None = None
         self.bytes_out = 0
@@ -96,6 +99,11 @@ class Exchange:
     def path(self) -> str:
         """The path, without the query."""
         return str(self.scope["path"])
+
+    @property
+    def media_type(self) -> str:
+        """What the body is declared as, with its parameters; empty if it is not."""
+        return self.header("content-type") or ""
 
     @property
     def query(self) -> Mapping[str, str]:
@@ -130,18 +138,33 @@ class Exchange:
                 raise
         return self.body
 
+    async def form_body(self, max_bytes: int) -> tuple[bytes, dict[str, Any]]:
+        """Read the body and return its bytes and the text fields of the form in them.
+
+        Raises:
+            WrongMediaType: it is not declared as a form.
+            BodyTooLarge: more than ``max_bytes``; the rest was not read.
+            InvalidRequest: it is no form, or one that can be read in two ways.
+        """
+        raw = await self._body_of(FORM, max_bytes)
+        return raw, form_fields(raw, self.media_type)
+
     async def _json_body(self, max_bytes: int) -> tuple[bytes, dict[str, Any]]:
-        media = (self.header("content-type") or "").partition(";")[0].strip().lower()
-        if media != "application/json":
-            raise WrongMediaType(f"Send 'Content-Type: application/json', not '{media[:60]}'.")
-        try:
-            async with asyncio.timeout(BODY_S):
-                raw = self.raw = await self._body(max_bytes)
-        except TimeoutError:
-            raise InvalidRequest(f"The body did not arrive within {BODY_S:g} s.") from None
+        raw = self.raw = await self._body_of("application/json", max_bytes)
         if len(raw) <= IN_LOOP_BYTES:
             return raw, json_object(raw)
         return raw, await asyncio.to_thread(json_object, raw)
+
+    async def _body_of(self, wanted: str, max_bytes: int) -> bytes:
+        """Return the body's bytes, if they are declared as what is wanted."""
+        media = self.media_type.partition(";")[0].strip().lower()
+        if media != wanted:
+            raise WrongMediaType(f"Send 'Content-Type: {wanted}', not '{media[:60]}'.")
+        try:
+            async with asyncio.timeout(BODY_S):
+                return await self._body(max_bytes)
+        except TimeoutError:
+            raise InvalidRequest(f"The body did not arrive within {BODY_S:g} s.") from None
 
     def declared_bytes(self) -> float:
         """Return the size of the body as the client declares it; infinite if it does not."""

@@ -16,7 +16,7 @@ from serve_app.ingress.patience import Patience
 from serve_app.ingress.relay import Relay
 from serve_app.limits import Holds, Ledger
 from serve_app.model_settings import Model
-from serve_app.queueing import Adapters, Line
+from serve_app.queueing import Adapters, Kept, Line
 from serve_app.settings import QueueClass, Settings
 from serve_app.telemetry import AccessLog, Audit, Captures, Entry, Metrics
 
@@ -68,6 +68,7 @@ class Gate:
         ledger: Ledger,
         line: Line,
         adapters: Adapters,
+        kept: Kept,
         relay: Relay,
         audit: Audit,
         metrics: Metrics,
@@ -80,8 +81,7 @@ class Gate:
         self.classes: Mapping[str, QueueClass] = {one.name: one for one in settings.queue.classes}
         self.identity = identity
         self.holds, self.line, self.relay, self.audit = holds, line, relay, audit
-        self.ledger = ledger
-        self.adapters = adapters
+        self.ledger, self.kept, self.adapters = ledger, kept, adapters
         self.patience = Patience()
         self.settling: set[asyncio.Task[None]] = set()
         self.metrics, self.captures = metrics, captures

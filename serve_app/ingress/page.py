@@ -16,6 +16,7 @@ from serve_app.ingress.call import Call
 from serve_app.ingress.exchange import Exchange
 from serve_app.ingress.gate import Gate
 from serve_app.ingress.passing import passed_on
+from serve_app.ingress.responses import placed, sent
 from serve_app.ingress.waiting import telling
 
 ATTEMPTS, BACKOFF_S = 3, 0.5
@@ -29,7 +30,7 @@ async def inference(gate: Gate, exchange: Exchange) -> None:
         if mistake or call is None:
             raise mistake or AssertionError("a call or a mistake")
         call.must_be_allowed(bill.caller)
-        gate.must_start(call.model)
+        call = await placed(gate, call, bill.caller)
         await seated(gate, exchange, bill.capped(call, exchange), bill)
 
 
@@ -46,7 +47,7 @@ async def seated(gate: Gate, exchange: Exchange, call: Call, bill: Bill) -> None
             exchange.note_seat(seat.served_class, bill.waited_ms)
             ranked = call.ranked(gate.rank(seat.served_class))
             try:
-                async with gate.relay.send(ranked, seat, exchange.passed_on(call.model)) as reply:
+                async with sent(gate, exchange, ranked, seat, bill.caller) as reply:
                     await passed_on(exchange, call, bill, reply)
                 return
             except UpstreamFailed:

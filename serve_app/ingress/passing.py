@@ -39,13 +39,23 @@ async def passed_on(exchange: Exchange, call: Call, bill: Bill, reply: Upstream)
         if not reader.finished:
             raise UpstreamFailed("The replica broke off.")
     except UpstreamFailed:
+        exchange.events_out = reader.frames
         bill.ended_early()
         raise
+    if reader.failed:  # the engine has told the client so itself
+        exchange.code = UpstreamFailed.code
+        bill.ended_early()
+    else:
+        _close(bill, call, reader, fine=fine)
+    await exchange.write(rest, more=False)
+
+
+def _close(bill: Bill, call: Call, reader: StreamUsage | JsonUsage, *, fine: bool) -> None:
+    """Note what a reply used that came to its end."""
     if fine and call.demand.choices and not call.streaming:
         bill.charge_untold(reader.told)
     counts = {"input", "output"} if call.demand.choices else {"input"}
     bill.ended_well = fine and reader.told >= counts
-    await exchange.write(rest, more=False)
 
 
 async def _as_event(reply: Upstream) -> bytes:
@@ -58,7 +68,8 @@ async def _as_event(reply: Upstream) -> bytes:
 
 def _reader(call: Call, bill: Bill, *, fine: bool) -> StreamUsage | JsonUsage:
     """Return what reads the reply; a stream's usage begins with its input."""
-    if fine and call.streaming:
+    stream = call.dialect.stream
+    if fine and call.streaming and stream is not None:
         bill.usage.input_tokens = bill.held.input_tokens
-        return StreamUsage(bill.usage, keep_frame=call.wants_usage)
+        return StreamUsage(bill.usage, stream, keep_frame=call.wants_usage)
     return JsonUsage(bill.usage)

@@ -5,6 +5,7 @@ import math
 from typing import Any
 
 from serve_app.errors import GateError, QueueCancelled, QuotaSpent, Unauthenticated, WrongMethod
+from serve_app.ingress.dialects import dialect_of
 from serve_app.redaction import redacted
 
 SERVER_ERROR = 500
@@ -21,7 +22,7 @@ _ANTHROPIC = {
 
 def body(err: GateError, path: str = "") -> dict[str, Any]:
     """Return the error object of a reply to ``path``, in the shape that its clients read."""
-    if path.removeprefix("/api").startswith("/v1/messages"):
+    if _shape(path) == "anthropic":
         kind = _ANTHROPIC.get(err.status, _OTHERS[err.status < SERVER_ERROR])
         return {"type": "error", "error": {"type": kind, "message": redacted(str(err))}}
     return {
@@ -52,13 +53,27 @@ def headers(err: GateError) -> dict[str, str]:
     return told
 
 
-def event(err: GateError, path: str = "") -> bytes:
-    """Return the event that ends a broken stream; no ``[DONE]`` follows.
+def event(err: GateError, path: str = "", number: int = 0) -> bytes:
+    """Return the event that ends a broken stream; no end mark follows.
 
     What headers would have told of a refusal stands in its details.
+
+    Args:
+        err: why it broke.
+        path: whose stream it is.
+        number: of the event, where a dialect numbers them.
     """
     told = body(err, path)
     if err.retry_after_s is not None:
         details = told["error"].get("details") or {}
         told["error"]["details"] = {**details, "retry_after_s": round(err.retry_after_s, 3)}
+    if _shape(path) == "responses":
+        said = {name: told["error"][name] for name in ("code", "message", "param")}
+        told = {"type": "error", "sequence_number": number, **said, **told}
     return b"event: error\ndata: " + json.dumps(told).encode() + b"\n\n"
+
+
+def _shape(path: str) -> str:
+    """Return whose shape the clients of ``path`` read; of one that is nobody's, OpenAI's."""
+    dialect = dialect_of(path)
+    return "openai" if dialect is None else dialect.errors

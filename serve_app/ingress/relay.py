@@ -1,4 +1,9 @@
-"""Bytes from the client to the engine and back, over HTTP, as they come."""
+"""Bytes from the client to the engine and back, over HTTP, as they come.
+
+A client that reads slowly slows its engine down: no more than ``BUFFER_BYTES`` twice of a reply are
+kept here, then the engine's socket is no longer read. A large body is handed to the engine's socket
+in pieces, as fast as that takes them.
+"""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -9,10 +14,13 @@ import aiohttp
 
 from serve_app.errors import UpstreamFailed, UpstreamTimeout
 from serve_app.ingress.call import Call
-from serve_app.queueing import Seat
+from serve_app.queueing import Place, Seat
 
 CONNECT_S = 3.0
-_PASSED_BACK = ("content-type", "content-length")
+BUFFER_BYTES = 2**16
+PIECE_BYTES = 2**18
+_PASSED_BACK = ("content-type", "content-length", "content-encoding", "metadata")
+"""Of the engine's headers; the last describes embeddings that are sent as bytes."""
 
 
 @dataclass(slots=True)
@@ -49,15 +57,17 @@ class Relay:
 
     Args:
         first_byte_timeout_s: how long an engine may be silent before its first byte.
+        between_bytes_timeout_s: and how long from then on.
     """
 
-    def __init__(self, *, first_byte_timeout_s: float) -> None:
+    def __init__(self, *, first_byte_timeout_s: float, between_bytes_timeout_s: float) -> None:
         self._first_byte_s = first_byte_timeout_s
+        self._between_s = between_bytes_timeout_s
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0),
             auto_decompress=False,
             skip_auto_headers=("User-Agent", "Accept-Encoding"),
-            read_bufsize=2**18,
+            read_bufsize=BUFFER_BYTES,
         )
 
     async def close(self) -> None:
@@ -76,13 +86,22 @@ class Relay:
             UpstreamFailed: unreachable, 5xx, or broken before the first byte; another may do it.
             UpstreamTimeout: silent too long.
         """
-        wanted = {**headers, **seat.address.headers, "content-type": "application/json"}
+        told = {**headers, **call.headers, "content-type": call.media_type}
+        async with self.ask("POST", call.path, seat, told, call.body) as reply:
+            yield reply
+
+    @asynccontextmanager
+    async def ask(
+        self, method: str, path: str, at: Seat | Place, headers: dict[str, str], body: bytes = b""
+    ) -> AsyncIterator[Upstream]:
+        """Send one request to an engine and lend its reply, as :meth:`send` does."""
+        wanted = {**headers, **at.address.headers, "content-length": str(len(body))}
         timeout = aiohttp.ClientTimeout(
             total=None, sock_connect=CONNECT_S, sock_read=self._first_byte_s
         )
         try:
-            reply = await self._session.post(
-                seat.address.url + call.path, data=call.body, headers=wanted, timeout=timeout
+            reply = await self._session.request(
+                method, at.address.url + path, data=_sent(body), headers=wanted, timeout=timeout
             )
         except aiohttp.ConnectionTimeoutError as err:
             raise UpstreamFailed("The replica cannot be reached.", retry_after_s=1.0) from err
@@ -91,9 +110,32 @@ class Relay:
         except aiohttp.ClientError as err:
             raise UpstreamFailed("The replica cannot be reached.", retry_after_s=1.0) from err
         try:
-            yield await _begun(reply)
+            begun = await _begun(reply)
+            _limit_silence(reply, self._between_s)
+            yield begun
         finally:
             reply.close()
+
+
+def _sent(body: bytes) -> bytes | AsyncIterator[memoryview]:
+    """Return a body as it is sent: a large one in pieces, so that none is copied whole."""
+    return body if len(body) <= PIECE_BYTES else _pieces(body)
+
+
+async def _pieces(body: bytes) -> AsyncIterator[memoryview]:
+    view = memoryview(body)
+    for at in range(0, len(body), PIECE_BYTES):
+        yield view[at : at + PIECE_BYTES]
+
+
+def _limit_silence(reply: aiohttp.ClientResponse, most_s: float) -> None:
+    """From now on, let the engine be silent for ``most_s``; of a reply that is all here, nothing.
+
+    The connection has one timer, which a timeout around each read would double.
+    """
+    if reply.connection is not None and (protocol := reply.connection.protocol) is not None:
+        protocol.read_timeout = most_s
+        protocol.start_timeout()
 
 
 async def _begun(reply: aiohttp.ClientResponse) -> Upstream:

@@ -13,9 +13,21 @@ from typing import Any
 from starlette.routing import Route
 
 from serve_app.errors import Forbidden, WrongMethod
-from serve_app.ingress import about, accounts, adapters, admin, desk, docs, ledger, records, tenancy
+from serve_app.ingress import (
+    about,
+    accounts,
+    adapters,
+    admin,
+    desk,
+    docs,
+    ledger,
+    records,
+    responses,
+    tenancy,
+)
 from serve_app.ingress.admission import admitted
 from serve_app.ingress.asked import NO_STORE
+from serve_app.ingress.dialects import DIALECTS
 from serve_app.ingress.entry import ANY, OPEN, PAGE, Entry
 from serve_app.ingress.exchange import Exchange, Receive, Scope, Send
 from serve_app.ingress.gate import Gate
@@ -37,9 +49,10 @@ TABLE = (
     Entry("POST", "/v1/adapters", "write_models", adapters.load_adapter),
     Entry("GET", "/v1/adapters", "write_models", adapters.list_adapters),
     Entry("DELETE", "/v1/adapters/{name:path}", "delete_models", adapters.unload_adapter),
-    Entry("POST", "/v1/chat/completions", PAGE, inference, "/v1/chat/completions"),
-    Entry("POST", "/v1/completions", PAGE, inference, "/v1/completions"),
+    *(Entry("POST", path, PAGE, inference, path) for path in DIALECTS),
     Entry("POST", "/completions", PAGE, inference, "/v1/completions"),
+    Entry("GET", "/v1/responses/{response_id}", PAGE, responses.retrieve),
+    Entry("POST", "/v1/responses/{response_id}/cancel", PAGE, responses.cancel),
     Entry("POST", "/v1/auth/login", OPEN, accounts.login),
     Entry("POST", "/v1/auth/visitor", OPEN, accounts.visitor),
     Entry("POST", "/v1/auth/logout", ANY, accounts.logout),
@@ -73,7 +86,7 @@ TABLE = (
     Entry("GET", "/v1/queue/{model_or_ticket:path}", "manage_queue", desk.show_line),
     Entry("DELETE", "/v1/queue/{model_or_ticket:path}", "manage_queue", desk.cancel),
 )
-ENDPOINTS = frozenset(entry.engine_path for entry in TABLE if entry.permission == PAGE)
+ENDPOINTS = frozenset(entry.engine_path for entry in TABLE if entry.engine_path)
 """The inference paths that a key may be confined to."""
 
 

@@ -1,6 +1,7 @@
 """Find the usage in a reply as it goes by, without touching any other byte. Pure.
 
-event stream   frames end with a blank line; the usage frame has ``"choices":[]``
+event stream   frames end with a blank line; the dialect's :class:`Stream` says which to read; the
+               usage frame of a completion has ``"choices":[]``
 JSON           the object's ``usage``; of a large one, the last in its tail
 names          ``prompt_tokens``, ``completion_tokens`` or ``input_tokens``, ``output_tokens``;
                Anthropic's input is what was not cached, so what was is added
@@ -10,6 +11,7 @@ import json
 import re
 from typing import Any
 
+from serve_app.ingress.dialects import Stream
 from serve_app.limits import Usage
 
 MAX_HELD_BYTES = 1024 * 1024
@@ -62,41 +64,61 @@ class StreamUsage(_Reader):
     """Reads an event stream; drops the usage frame if the client did not ask for it.
 
     Args:
-        usage: filled in as frames go by; until the usage frame comes, output counts frames.
-        keep_frame: whether the client asked for the usage frame.
+        usage: filled in as frames go by; until usage is told, output counts frames.
+        stream: how the dialect's streams tell things.
+        keep_frame: whether a frame that tells only usage goes on to the client.
+
+    Attributes:
+        finished: whether it came to its end, good or bad.
+        failed: whether the engine itself gave up; the frame that says so is the last to go on.
+        frames: how many frames have come.
     """
 
-    def __init__(self, usage: Usage, *, keep_frame: bool) -> None:
+    def __init__(self, usage: Usage, stream: Stream, *, keep_frame: bool) -> None:
         super().__init__(usage)
-        self._keep = keep_frame
+        self._stream, self._keep = stream, keep_frame
         self._rest = b""
-        self.finished = False
+        self.finished = self.failed = False
+        self.frames = 0
 
     def feed(self, chunk: bytes) -> bytes:
         """Return what may go on to the client: whole frames only."""
         data = self._rest + chunk if self._rest else chunk
         *frames, self._rest = data.split(_END)
-        if b'"usage"' not in data and b"[DONE]" not in data:
+        self.frames += len(frames)
+        if not self.failed and not self._stream.notable.search(data):
             whole = data[: len(data) - len(self._rest)]
-            self._usage.output_tokens += len(frames) - whole.count(_OPENING)
+            self._usage.output_tokens += self._pieces(whole, len(frames))
             return whole
         return b"".join(map(self._read, frames))
 
     def end(self) -> bytes:
         """Return what was held back when the stream ended."""
         rest, self._rest = self._rest, b""
-        return rest
+        return b"" if self.failed else rest
+
+    def _pieces(self, frames: bytes, count: int) -> int:
+        """Return how many of ``count`` frames bring a piece of the reply."""
+        piece = self._stream.piece
+        return frames.count(piece) if piece else count - frames.count(_OPENING)
 
     def _read(self, frame: bytes) -> bytes:
-        payload = frame.removeprefix(b"data:").strip()
-        if payload == b"[DONE]":
-            self.finished = True
-        elif b'"usage"' in payload and self._take(event := _parsed(payload)):
+        if self.failed:
+            return b""
+        ends = frame.startswith(self._stream.ends)
+        self.failed = frame.startswith(self._stream.fails)
+        self.finished = self.finished or ends or self.failed
+        if b'"usage"' in frame and self._told(event := _event(frame)):
             if not event.get("choices") and not self._keep:
                 return b""
-        else:
-            self._usage.output_tokens += _OPENING not in frame
+        elif not ends and not self.failed:
+            self._usage.output_tokens += self._pieces(frame + _END, 1)
         return frame + _END
+
+    def _told(self, event: dict[str, Any]) -> bool:
+        """Write the counts of ``event``, wherever it has them; return whether it had any."""
+        inside = (event.get(name) for name in self._stream.usage_in)
+        return any(self._take(one) for one in (event, *inside) if isinstance(one, dict))
 
 
 class JsonUsage(_Reader):
@@ -109,7 +131,8 @@ class JsonUsage(_Reader):
     def __init__(self, usage: Usage) -> None:
         super().__init__(usage)
         self._held, self._large = bytearray(), False
-        self.finished = True
+        self.finished, self.failed = True, False
+        self.frames = 0
 
     def feed(self, chunk: bytes) -> bytes:
         """Return ``chunk``; a copy is kept, of a large reply only the tail."""
@@ -135,6 +158,11 @@ def _last_usage(tail: bytes) -> dict[str, Any]:
             continue
         return {"usage": told}
     return {}
+
+
+def _event(frame: bytes) -> dict[str, Any]:
+    """Return the object in a frame's data."""
+    return _parsed((b"\n" + frame).partition(b"\ndata:")[2])
 
 
 def _parsed(payload: bytes) -> dict[str, Any]:

@@ -56,6 +56,7 @@ from serve_app.queueing.autoscaling import (
     report,
     wanted_replicas,
 )
+from serve_app.queueing.kept import Kept, Place
 from serve_app.queueing.line import Line
 from serve_app.queueing.seat import Asks, ClassLoad, Load, Seat, Telling, Waiting
 from serve_app.store import Loaded
@@ -66,9 +67,11 @@ __all__ = [
     "Adapters",
     "Asks",
     "ClassLoad",
+    "Kept",
     "Line",
     "Load",
     "Loaded",
+    "Place",
     "Seat",
     "Telling",
     "Waiting",

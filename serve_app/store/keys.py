@@ -28,6 +28,8 @@
 | ``sg:{t:T}:usage:K:H`` | hash | use of a caller in UTC hour H, per model, class | after 100 days |
 | ``sg:{t:T}:used:H`` | set | ids of the callers with use in UTC hour H | after 100 days |
 | ``sg:{t:T}:learned:M`` | hash | bytes per token and length of replies | unused for 30 days |
+| ``sg:{t:T}:responses`` | hash | which replica holds which response | an hour after the last |
+| ``sg:{t:T}:responses-since`` | zset | the same responses by time, ms | the same |
 | ``sg:{m:M}:replicas`` | hash | how to reach each replica | withdrawn, or 2 s silent |
 | ``sg:{m:M}:capacity`` | hash | seats each replica offers | with its replica |
 | ``sg:{m:M}:lent`` | hash | seats each replica lends | with its replica |
@@ -118,6 +120,11 @@ def usage(tenant: str, key_id: str, hour: int) -> str:
 def learned(tenant: str, model: str) -> str:
     """Return the name of what a tenant's requests to a model taught."""
     return f"sg:{{t:{tenant}}}:learned:{model}"
+
+
+def responses(tenant: str) -> list[str]:
+    """Return the names of where a tenant's responses are kept, and since when."""
+    return [f"sg:{{t:{tenant}}}:responses", f"sg:{{t:{tenant}}}:responses-since"]
 
 
 def used(tenant: str, hour: int) -> str:

@@ -24,7 +24,7 @@ from serve_app.ingress.wish import Wish
 from serve_app.limits import FINEST, Holds, Ledger, ledger
 from serve_app.limits.ledger import hour_text
 from serve_app.limits.report import FIGURES, HOUR_S, HOUR_US
-from serve_app.queueing import Adapters, Line
+from serve_app.queueing import Adapters, Kept, Line
 from serve_app.settings import Settings
 from serve_app.store import Store, keys
 from serve_app.telemetry import Captures, Metrics
@@ -107,7 +107,7 @@ async def house(store: Store, store_url: str, tmp_path: Path) -> AsyncIterator[H
     secrets = Secrets(admin_keys=[ADMIN], api_keys=[PLAIN])
     audit: Any = SimpleNamespace(write=_nothing)
     identity = identity_of(settings, store, secrets, audit, {})
-    relay = Relay(first_byte_timeout_s=5)
+    relay = Relay(first_byte_timeout_s=5, between_bytes_timeout_s=5)
     gate = Gate(
         settings,
         identity=identity,
@@ -115,6 +115,7 @@ async def house(store: Store, store_url: str, tmp_path: Path) -> AsyncIterator[H
         ledger=Ledger(store),
         line=Line(store, [model.name for model in settings.models], settings.queue.classes),
         adapters=Adapters(store, settings.models),
+        kept=Kept(store),
         relay=relay,
         audit=audit,
         metrics=Metrics(),

@@ -15,8 +15,9 @@ from pydantic import TypeAdapter
 from serve_app import auth, errors
 from serve_app.ingress import TABLE, docs, refusals
 from serve_app.ingress.docs import openapi, published
-from serve_app.ingress.docs.described import DESCRIBED, FIELD, PATH_FIELDS, Described
+from serve_app.ingress.docs.described import DESCRIBED, PATH_FIELDS
 from serve_app.ingress.docs.refused import WAITS, raisable, raised
+from serve_app.ingress.docs.row import FIELD, Described
 from serve_app.ingress.entry import Entry
 from serve_app.ingress.exchange import Exchange
 from tests.ingress.openapi_rules import RULES
@@ -262,7 +263,7 @@ def test_what_a_docstring_raises_is_told() -> None:
 def test_an_example_works(key: tuple[str, str]) -> None:
     """A body's example passes the model that checks it, and the schema that the document gives."""
     row = DESCRIBED[key]
-    content = OPERATIONS[key]["requestBody"]["content"]["application/json"]
+    content = OPERATIONS[key]["requestBody"]["content"][row.body_media]
     TypeAdapter(row.body).validate_json(json.dumps(row.example))
     assert list(checker(content["schema"]).iter_errors(content["example"])) == []
     assert not checker(content["schema"]).is_valid({"name": 5})

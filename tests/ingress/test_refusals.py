@@ -27,6 +27,7 @@ TABLE = {
     "NoSuchTenant": (404, "tenant_not_found", "invalid_request_error"),
     "NoSuchUser": (404, "user_not_found", "invalid_request_error"),
     "NoSuchTicket": (404, "ticket_not_found", "invalid_request_error"),
+    "NoSuchResponse": (404, "response_not_found", "invalid_request_error"),
     "AlreadyExists": (409, "already_exists", "invalid_request_error"),
     "InUse": (409, "in_use", "invalid_request_error"),
     "MissingCredentials": (401, "missing_credentials", "authentication_error"),

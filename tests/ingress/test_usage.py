@@ -8,9 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from serve_app.ingress.dialects import DIALECTS
 from serve_app.ingress.usage import MAX_HELD_BYTES, JsonUsage, StreamUsage
 from serve_app.limits import Usage
 
+CHUNKS = DIALECTS["/v1/chat/completions"].stream
 DONE = b"data: [DONE]\n\n"
 TOLD = {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
 
@@ -46,7 +48,7 @@ def test_the_cut_does_not_matter(body: bytes, keep: bool, places: list[int]) -> 
     The usage frame is dropped unless it was asked for.
     """
     usage = Usage()
-    reader = StreamUsage(usage, keep_frame=keep)
+    reader = StreamUsage(usage, CHUNKS, keep_frame=keep)
     got = passed(reader, cut(body + USAGE + DONE, places))
     assert got == body + (USAGE if keep else b"") + DONE
     assert usage == Usage(11, 7)
@@ -61,14 +63,14 @@ def test_no_byte_of_rubbish_is_lost(data: list[bytes], places: list[int]) -> Non
     """Whatever an engine sends, all of it arrives, and it is counted alike however it is cut."""
     whole, pieces = Usage(), Usage()
     text = b"".join(data)
-    assert passed(StreamUsage(whole, keep_frame=False), [text]) == text
-    assert passed(StreamUsage(pieces, keep_frame=False), cut(text, places)) == text
+    assert passed(StreamUsage(whole, CHUNKS, keep_frame=False), [text]) == text
+    assert passed(StreamUsage(pieces, CHUNKS, keep_frame=False), cut(text, places)) == text
     assert whole == pieces
 
 
 def test_only_whole_frames_go_on() -> None:
     """A frame's first half waits for its end: nobody gets half a usage frame."""
-    reader = StreamUsage(Usage(), keep_frame=False)
+    reader = StreamUsage(Usage(), CHUNKS, keep_frame=False)
     assert reader.feed(said("a") + b"data: {") == said("a")
     assert reader.feed(b'"choices"') == b""
     assert reader.feed(b":[]}\n") == b""
@@ -94,7 +96,7 @@ def test_a_broken_stream(stream: list[bytes], output: int, finished: bool) -> No
     """Without its end mark a stream is not finished; until usage is told, frames are counted."""
     for chunks in (stream, [b"".join(stream)]):
         usage = Usage(input_tokens=5)
-        reader = StreamUsage(usage, keep_frame=False)
+        reader = StreamUsage(usage, CHUNKS, keep_frame=False)
         assert passed(reader, chunks) == b"".join(stream).replace(USAGE, b"")
         assert (usage.output_tokens, reader.finished) == (output, finished)
 
@@ -102,7 +104,7 @@ def test_a_broken_stream(stream: list[bytes], output: int, finished: bool) -> No
 def test_usage_beside_content_is_passed_on() -> None:
     """A frame that carries content is never dropped, though it carries usage too."""
     both = said("last words", usage=TOLD)
-    assert passed(StreamUsage(Usage(), keep_frame=False), [both, DONE]) == both + DONE
+    assert passed(StreamUsage(Usage(), CHUNKS, keep_frame=False), [both, DONE]) == both + DONE
 
 
 @given(places=st.lists(st.integers(0, 200), max_size=8))
@@ -217,7 +219,10 @@ def test_the_cache_is_read_from_a_stream_too() -> None:
     """The usage frame tells it; before that it is nothing."""
     usage = Usage()
     told = {**TOLD, "prompt_tokens_details": {"cached_tokens": 4}}
-    passed(StreamUsage(usage, keep_frame=False), [said("a"), frame({"choices": [], "usage": told})])
+    passed(
+        StreamUsage(usage, CHUNKS, keep_frame=False),
+        [said("a"), frame({"choices": [], "usage": told})],
+    )
     assert usage == Usage(11, 7, 4)
 
 
@@ -226,5 +231,5 @@ def test_the_frame_that_begins_a_choice_is_no_token() -> None:
     opening = b'data: {"choices":[{"index":0,"delta":{"role":"assistant","content":""}}]}\n\n'
     for chunks in ([opening * 2 + said("a")], [opening[:30], opening[30:] + opening, said("a")]):
         usage = Usage()
-        passed(StreamUsage(usage, keep_frame=False), chunks)
+        passed(StreamUsage(usage, CHUNKS, keep_frame=False), chunks)
         assert usage.output_tokens == 1

@@ -5,65 +5,20 @@ line of the handler's docstring is the route's sentence, and the errors under ``
 its refusals. A row adds what neither can tell. A route without a row fails a test.
 """
 
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from serve_app import auth, errors
 from serve_app.ingress.adapters import AdapterRequest
 from serve_app.ingress.docs import shapes
 from serve_app.ingress.docs import shapes_admin as admin
+from serve_app.ingress.docs import shapes_engine as engine
 from serve_app.ingress.docs import shapes_queue as queue
 from serve_app.ingress.docs import shapes_usage as usage
+from serve_app.ingress.docs.described_engine import ENGINES
+from serve_app.ingress.docs.row import CSV, HTML, JSON, JSONL, STREAM, TEXT, Described
 
-JSON, STREAM, HTML = "application/json", "text/event-stream", "text/html"
-JSONL, CSV = "application/jsonl", "text/csv"
-TEXT = "text/plain"
-FIELD = re.compile(r"{(\w+)(?::\w+)?}")
-"""A field in a route's path."""
-
-
-@dataclass(frozen=True, slots=True)
-class Described:
-    """What one route takes and gives.
-
-    A shape is whatever pydantic can describe: a model, a typed dict, a data class, ``dict``.
-
-    Attributes:
-        reply: the shape of a success; None if it has no body.
-        status: of a success.
-        media: in which a success may come; what is not JSON is text.
-        otherwise: replies that are neither success nor refusal, by status.
-        body: the shape of the body; None if none is read.
-        example: a body that works.
-        query: the shape of the query; each field is one parameter.
-        refusals: of its own, which the handler's docstring does not name.
-        headers: of ours that a success may carry.
-        sentence: what it does, where the handler's docstring cannot tell.
-    """
-
-    reply: Any = None
-    status: int = 200
-    media: tuple[str, ...] = (JSON,)
-    otherwise: Mapping[int, Any] = field(default_factory=dict)
-    body: Any = None
-    example: Mapping[str, Any] | None = None
-    query: Any = None
-    refusals: tuple[type[errors.GateError], ...] = ()
-    headers: tuple[str, ...] = ()
-    sentence: str = ""
-
-
-_HELLO = {"model": "smollm2-135m", "max_tokens": 64}
-_CHAT = {**_HELLO, "messages": [{"role": "user", "content": "Hello!"}]}
-_COMPLETION = Described(
-    shapes.Answer,
-    media=(JSON, STREAM),
-    body=shapes.AskedCompletion,
-    example={**_HELLO, "prompt": "Once upon a time"},
-    sentence="Continue a text, whole or as a stream.",
-)
+_KEEPERS = (errors.ModelForbidden, errors.UpstreamFailed, errors.UpstreamTimeout)
 _LOGIN = {"username": "ada", "password": "…"}
 _LOGIN_REFUSALS = (errors.InvalidLogin, errors.TooManyAttempts, errors.RateLimited)
 _GIVING = (errors.UnknownTenant, errors.Forbidden, errors.ModelForbidden, errors.AddressForbidden)
@@ -90,15 +45,14 @@ DESCRIBED: Mapping[tuple[str, str], Described] = {
     ),
     ("GET", "/v1/adapters"): Described(shapes.ListedAdapters),
     ("DELETE", "/v1/adapters/{name:path}"): Described(status=204, refusals=(errors.Forbidden,)),
-    ("POST", "/v1/chat/completions"): Described(
-        shapes.Answer,
+    **ENGINES,
+    ("GET", "/v1/responses/{response_id}"): Described(
+        dict[str, Any],
         media=(JSON, STREAM),
-        body=shapes.AskedChat,
-        example=_CHAT,
-        sentence="Continue a conversation, whole or as a stream.",
+        query=engine.KeptQuery,
+        refusals=_KEEPERS,
     ),
-    ("POST", "/v1/completions"): _COMPLETION,
-    ("POST", "/completions"): _COMPLETION,
+    ("POST", "/v1/responses/{response_id}/cancel"): Described(dict[str, Any], refusals=_KEEPERS),
     ("POST", "/v1/auth/login"): Described(
         admin.GivenToken, body=auth.LoginRequest, example=_LOGIN, refusals=_LOGIN_REFUSALS
     ),
@@ -208,6 +162,7 @@ OTHER = ("Other", "Not described.")
 GROUPS: Mapping[str, tuple[str, str]] = {
     "/v1/models": ("Models", "What there is to ask."),
     "/v1/adapters": ("Models", "What there is to ask."),
+    "/v1/responses": ("Responses", "What an engine keeps of its answers."),
     "/v1/auth": ("Sign-in", "Who am I, and tokens for users and visitors."),
     "/v1/auth/api-keys": ("Keys", "Make, change and revoke keys; in force for the next request."),
     "/v1/auth/users": ("Users", "People with a password."),
@@ -228,6 +183,7 @@ What an engine answers is inference; of all others, the longest path that fits c
 PATH_FIELDS: Mapping[str, tuple[str, type[errors.GateError]]] = {
     "model": ("The model's name; it may contain slashes.", errors.NoSuchModel),
     "key_id": ("The key's public id.", errors.NoSuchKey),
+    "response_id": ("The response's id.", errors.NoSuchResponse),
     "tenant": ("The tenant's id.", errors.NoSuchTenant),
     "name": ("The user's name.", errors.NoSuchUser),
     "model_or_ticket": (

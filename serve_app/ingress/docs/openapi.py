@@ -10,20 +10,18 @@ from itertools import groupby
 from typing import Any
 
 import serve_app
+from serve_app.ingress.dialects import DIALECTS, dialect_of
 from serve_app.ingress.docs import refused
 from serve_app.ingress.docs.described import (
     DESCRIBED,
-    FIELD,
     GROUPS,
     HEADERS,
     INFERENCE,
     INTRODUCTION,
-    JSON,
     OTHER,
     PATH_FIELDS,
-    STREAM,
-    Described,
 )
+from serve_app.ingress.docs.row import FIELD, JSON, STREAM, Described
 from serve_app.ingress.docs.schemas import DIALECT, Json, Schemas, query_fields
 from serve_app.ingress.docs.schemes import SCHEMES, SECURITY
 from serve_app.ingress.docs.sentences import Docstring
@@ -32,8 +30,11 @@ from serve_app.ingress.told import ENGINE_HEADERS
 from serve_app.ingress.wish import MAX_WAIT, PRIORITY
 
 _STREAM = (
-    "Events `data: {…}`, each with a part of the answer, then `data: [DONE]`. A stream that breaks "
-    "ends with `event: error` and a refusal, and without `[DONE]`."
+    "Events, each with a part of the answer, and in the end {ends}. A stream that breaks "
+    "ends with `event: error` and a refusal instead."
+)
+_ANTHROPIC = (
+    'Refusals are in Anthropic\'s shape, `{"type": "error", "error": {"type", "message"}}`.'
 )
 _ENGINE_REFUSAL = {
     "description": "What the engine itself refuses, in its own words.",
@@ -121,7 +122,7 @@ def _operation(entry: Entry, row: Described, schemas: Schemas, responses: Json) 
         "operationId": _operation_id(entry),
         "tags": [group(entry)[0]],
         "summary": row.sentence or told.sentence,
-        "description": " ".join(filter(None, [told.more, _permission(entry, row)])),
+        "description": " ".join(filter(None, _told(entry, row, told.more))),
         "responses": {str(row.status): _success(entry, row, schemas)},
     }
     if entry.permission:
@@ -131,7 +132,10 @@ def _operation(entry: Entry, row: Described, schemas: Schemas, responses: Json) 
     if parameters := _parameters(entry, row):
         operation["parameters"] = parameters
     if row.body is not None:
-        operation["requestBody"] = {"required": True, "content": {JSON: _body(row, schemas)}}
+        operation["requestBody"] = {
+            "required": True,
+            "content": {row.body_media: _body(row, schemas)},
+        }
     for status, same in groupby(refused.refused(entry, row), key=lambda kind: kind.status):
         kinds = tuple(same)
         responses.setdefault(refused.name(kinds), refused.response(kinds))
@@ -155,6 +159,15 @@ def _operation_id(entry: Entry) -> str:
     return "_".join([entry.method.lower(), *words])
 
 
+def _told(entry: Entry, row: Described, more: str) -> Iterator[str]:
+    """Yield what there is to say of a route beside its sentence."""
+    yield more
+    yield _permission(entry, row)
+    dialect = dialect_of(entry.engine_path)
+    if dialect is not None and dialect.errors == "anthropic":
+        yield _ANTHROPIC
+
+
 def _permission(entry: Entry, row: Described) -> str:
     """Return what a caller needs."""
     if not entry.permission:
@@ -176,7 +189,10 @@ def _success(entry: Entry, row: Described, schemas: Schemas) -> Json:
                 "schema": schemas.of(row.reply) if media == JSON else {"type": "string"}
             }
     if STREAM in content:
-        content[STREAM]["schema"]["description"] = _STREAM
+        dialect = DIALECTS.get(entry.engine_path)
+        ends = dialect.stream.ends if dialect and dialect.stream else ()
+        told = " or ".join(f"`{end.decode()}`" for end in ends)
+        content[STREAM]["schema"]["description"] = _STREAM.format(ends=told or "one that ends it")
     engines = ENGINE_HEADERS if entry.engine_path else ()
     return _reply(row.status, content, *engines, *row.headers)
 

@@ -12,7 +12,8 @@ from typing import Any
 from serve_app import errors
 from serve_app.errors import GateError
 from serve_app.ingress import refusals
-from serve_app.ingress.docs.described import FIELD, JSON, PATH_FIELDS, Described
+from serve_app.ingress.docs.described import PATH_FIELDS
+from serve_app.ingress.docs.row import FIELD, JSON, Described
 from serve_app.ingress.docs.sentences import Docstring
 from serve_app.ingress.entry import Entry
 

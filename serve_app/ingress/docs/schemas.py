@@ -6,7 +6,7 @@ from typing import Any, Literal
 from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
-from serve_app.ingress.docs.described import Described
+from serve_app.ingress.docs.row import Described
 from serve_app.ingress.docs.sentences import prose
 
 Json = dict[str, Any]
