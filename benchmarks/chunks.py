@@ -13,9 +13,10 @@ from dataclasses import dataclass
 import aiohttp
 import psutil
 
+from benchmarks.stamped import INTERVAL_S
 from tests.running import chat
 
-STREAMS, CHUNKS, ROUNDS = 32, 200, 3
+STREAMS, CHUNKS, ROUNDS, IDLE_S = 32, 500, 3, 5
 REQUESTS, CONCURRENCY, LOOKS = 100_000, 32, 10
 _AT = re.compile(rb'"at":(\d+)')
 
@@ -66,7 +67,7 @@ async def chunks(side: Side, streams: int = STREAMS) -> Way:
     late_ms: list[float] = []
 
     async def listen(session: aiohttp.ClientSession, number: int) -> None:
-        await asyncio.sleep(number * 0.05 / streams)  # streams do not beat in step
+        await asyncio.sleep(number * INTERVAL_S / streams)  # streams do not beat in step
         body = chat(max_tokens=CHUNKS, stream=True)
         async with session.post(f"{side.url}/v1/chat/completions", json=body) as reply:
             if not reply.ok:
@@ -99,7 +100,11 @@ async def print_chunks(engine: Side, gate: Side) -> None:
         }
         added = told["gate"] - told["engine"]
         print(f"| p{share * 100:g} ms | {told['engine']:.3f} | {told['gate']:.3f} | {added:.3f} |")
+    before_s = gate.cpu_s()
+    await asyncio.sleep(IDLE_S)
+    idle_ms = (gate.cpu_s() - before_s) / IDLE_S * 1e3
     cpu_us = statistics.median(way.cpu_us for way in ways["gate"])
+    print(f"| CPU of the gateway when nobody calls, ms a second | | {idle_ms:.1f} | |")
     print(f"| CPU of the gateway, us a chunk | | {cpu_us:.1f} | |")
 
 

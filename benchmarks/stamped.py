@@ -15,7 +15,7 @@ from typing import Any
 
 import uvicorn
 
-INTERVAL_S = 0.05
+INTERVAL_S = 0.01
 PADDING = "x" * 120
 FRAME = (
     'data: {"id":"chatcmpl-1","object":"chat.completion.chunk","at":%d,"choices":[{"index":0,'

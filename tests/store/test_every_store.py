@@ -25,7 +25,7 @@ from serve_app.auth.users.passwords import Passwords
 from serve_app.auth_settings import BruteForce
 from serve_app.errors import QueueCancelled, StoreUnavailable
 from serve_app.limits import Charge, Demand, Hold, Holds, Ledger, Usage
-from serve_app.queueing import Asks, Line
+from serve_app.queueing import Asks, Kept, Line
 from serve_app.queueing.desk import rules_of
 from serve_app.settings import QueueClass
 from serve_app.store import TEXTS, Address, Loaded, Store, adapters, keys, registry
@@ -124,6 +124,7 @@ async def requests(store: Store) -> None:
         assert held.refusing is None
         async with line.seat("m", Asks(PATIENT)) as seat:
             assert seat.replica == "r"
+        await Kept(store).note(claim.tenant, claim.key_id, "resp_1", model="m", replica="r")
         await store.run("renew", *renewing(held))
         await holds.settle(held, Charge(Usage(1, 1), sample=(40, 10, 9)))
         ledger.refused(claim.tenant, claim.key_id, "m", "standard", held.now_us)

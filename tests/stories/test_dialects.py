@@ -76,7 +76,7 @@ def test_anthropics_client_hears_our_refusals(claude: Any) -> None:
         "error": {"type": "not_found_error", "message": "The model 'none' does not exist."},
     }
     with pytest.raises(anthropic.BadRequestError):
-        claude.messages.create(**{**MESSAGE, "temperature": "hot"})
+        claude.messages.create(**MESSAGE, extra_body={"temperature": "hot"})
     with pytest.raises(anthropic.AuthenticationError):
         claude.with_options(api_key="sg-wrong").messages.create(**MESSAGE)
 

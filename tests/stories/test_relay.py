@@ -118,19 +118,23 @@ async def test_slow_readers_do_not_grow_the_gateway(wide: RunningGate) -> None:
 
 
 def test_large_bodies_leave_nothing_behind(wide: RunningGate) -> None:
-    """Ten megabytes a request, an image in base64: each arrives, and the memory comes back."""
+    """Ten megabytes a request, an image in base64: each arrives, and the memory comes back.
+
+    It once waited for the collector, because an exchange and its scope name each other: 20 MB more
+    with each request.
+    """
     (pid,) = wide.actors("Gateway")
     image = "data:image/png;base64," + "A" * 10_000_000
     parts = [{"type": "text", "text": "Hello"}, {"type": "image_url", "image_url": {"url": image}}]
     body = {**chat(max_tokens=2), "messages": [{"role": "user", "content": parts}]}
     raw, looks = json.dumps(body).encode(), []
     with wide.client(wide.new_key()) as client:
-        for _ in range(8):
+        for _ in range(16):
             told = client.post(PATH, content=raw, headers={"content-type": "application/json"})
             assert told.status_code in (200, 400), told.text  # what it says is the engine's affair
             looks.append(psutil.Process(pid).memory_info().rss / MEGABYTE)
     print(f"resident {[round(one) for one in looks]} MB")
-    assert looks[-1] - looks[1] < 20, "two bodies' worth"
+    assert looks[-1] - looks[1] < 60, "three copies of two bodies"
 
 
 @pytest.mark.parametrize("header", ["x-sluicegate-internal-key", "x-vllm-priority", "connection"])
