@@ -1,13 +1,15 @@
 """The admin API's own fields, before the store is asked."""
 
+import json
 from typing import Any
 from urllib.parse import quote
 
 import pytest
 
-from serve_app.auth import PERMISSIONS, Caller
+from serve_app.auth import PERMISSIONS, Caller, KeyRequest
 from serve_app.errors import Forbidden, InvalidRequest
 from serve_app.ingress.admin import list_keys
+from serve_app.ingress.asked import body_as
 from serve_app.ingress.exchange import Exchange
 
 NO_GATE: Any = None  # whoever asks it for anything fails
@@ -48,3 +50,21 @@ async def test_another_tenants_keys() -> None:
     """A tenant's own admin asks for its own tenant only."""
     with pytest.raises(Forbidden, match="its own tenant"):
         await list_keys(NO_GATE, asking("tenant=other"), ADMIN)
+
+
+@pytest.mark.parametrize(
+    "body", [{"name": "a", "x" * 60_000: 1}, {"name": "a", "limits": {"y" * 60_000: 1}}]
+)
+async def test_a_long_name_is_not_repeated_whole(body: dict[str, Any]) -> None:
+    """A member that nobody knows is named by its beginning: 60 KB of it came back once."""
+    sent = {"type": "http.request", "body": json.dumps(body).encode()}
+
+    async def receive() -> dict[str, Any]:
+        return sent
+
+    headers = [(b"content-type", b"application/json")]
+    scope = {"method": "POST", "path": "/", "query_string": b"", "headers": headers}
+    with pytest.raises(InvalidRequest, match="is not known") as told:
+        await body_as(KeyRequest, Exchange(scope, receive, receive))
+    assert len(str(told.value)) < 1_000
+    assert len(told.value.param or "") < 100

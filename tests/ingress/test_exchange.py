@@ -75,6 +75,9 @@ def nested(depth: int) -> bytes:
         pytest.param(
             [JSON, (b"content-length", b"1001")], b"{}", BodyTooLarge, "1000 bytes", id="declared"
         ),
+        pytest.param(
+            [JSON, (b"content-length", b"9" * 5_000)], b"{}", BodyTooLarge, "1000", id="endless"
+        ),
     ],
 )
 async def test_a_body_that_is_refused(headers, body: bytes, refusal, says: str) -> None:
@@ -90,6 +93,19 @@ async def test_the_limits_themselves_pass() -> None:
     assert (await exchange(JSON, parts=[deep]).json_body(MAX_BYTES))[0] == deep
     large = b'{"a": "' + b"x" * (MAX_BYTES - 9) + b'"}'
     assert (await exchange(JSON, parts=[large]).json_body(MAX_BYTES))[0] == large
+
+
+@pytest.mark.parametrize(
+    ("header", "refusal"),
+    [((b"content-length", b"1001"), BodyTooLarge), ((b"content-type", b"a/b"), WrongMediaType)],
+)
+async def test_what_the_headers_tell_is_refused_unread(header, refusal) -> None:
+    """Declared too large, or as something else: not a byte is taken from the wire."""
+    asked = exchange(header, *([] if header[0] == JSON[0] else [JSON]), parts=[b"{}"])
+    with pytest.raises(refusal):
+        await asked.json_body(MAX_BYTES)
+    assert (await asked.receive())["body"] == b"{}"
+    assert asked.raw == b""
 
 
 async def test_a_body_too_large_is_not_read_to_its_end() -> None:
