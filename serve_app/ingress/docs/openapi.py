@@ -36,7 +36,7 @@ _STREAM = (
     "ends with `event: error` and a refusal, and without `[DONE]`."
 )
 _ENGINE_REFUSAL = {
-    "description": "What the engine itself refuses, in its own words.",
+    "description": refused.IN_ITS_WORDS["description"],
     "content": {JSON: {"schema": {"type": "object"}}},
 }
 _REQUEST_ID = {
@@ -135,8 +135,10 @@ def _operation(entry: Entry, row: Described, schemas: Schemas, responses: Json) 
         operation["requestBody"] = {"required": True, "content": {JSON: _body(row, schemas)}}
     for status, same in groupby(refused.refused(entry, row), key=lambda kind: kind.status):
         kinds = tuple(same)
-        responses.setdefault(refused.name(kinds), refused.response(kinds))
-        operation["responses"][str(status)] = _ref("responses", refused.name(kinds))
+        engines = bool(entry.engine_path) and status in refused.ENGINES
+        name = refused.name(kinds, engines=engines)
+        responses.setdefault(name, refused.response(kinds, engines=engines))
+        operation["responses"][str(status)] = _ref("responses", name)
     for status, shape in row.otherwise.items():
         operation["responses"][str(status)] = _reply(status, {JSON: {"schema": schemas.of(shape)}})
     if entry.engine_path:
