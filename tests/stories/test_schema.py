@@ -23,6 +23,7 @@ CHECKS = (
     "response_schema_conformance",
     "unsupported_method",
     "allow_header_conformance",
+    "ignored_auth",
 )
 CONFIG = """\
 [checks.not_a_server_error]

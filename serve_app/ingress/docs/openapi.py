@@ -37,14 +37,15 @@ _ANTHROPIC = (
     'Refusals are in Anthropic\'s shape, `{"type": "error", "error": {"type", "message"}}`.'
 )
 _ENGINE_REFUSAL = {
-    "description": "What the engine itself refuses, in its own words.",
+    "description": refused.IN_ITS_WORDS["description"],
     "content": {JSON: {"schema": {"type": "object"}}},
 }
 _REQUEST_ID = {
     "name": "x-request-id",
     "in": "header",
-    "description": "Your name for this exchange; kept if it is safe, else the reply has a new one.",
-    "schema": {"type": "string", "pattern": "^[A-Za-z0-9._:-]{1,128}$"},
+    "description": "Your name for this exchange; kept if it is 1 to 128 of A-Z a-z 0-9 . _ : -, "
+    "else the reply has a new one.",
+    "schema": {"type": "string"},
 }
 
 _PRIORITY = {
@@ -138,8 +139,10 @@ def _operation(entry: Entry, row: Described, schemas: Schemas, responses: Json) 
         }
     for status, same in groupby(refused.refused(entry, row), key=lambda kind: kind.status):
         kinds = tuple(same)
-        responses.setdefault(refused.name(kinds), refused.response(kinds))
-        operation["responses"][str(status)] = _ref("responses", refused.name(kinds))
+        engines = bool(entry.engine_path) and status in refused.ENGINES
+        name = refused.name(kinds, engines=engines)
+        responses.setdefault(name, refused.response(kinds, engines=engines))
+        operation["responses"][str(status)] = _ref("responses", name)
     for status, shape in row.otherwise.items():
         operation["responses"][str(status)] = _reply(status, {JSON: {"schema": schemas.of(shape)}})
     if entry.engine_path:

@@ -22,6 +22,14 @@ Kind = type[GateError]
 WAITS = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.BAD_GATEWAY, 503})
 """Statuses that may come with the time to wait."""
 
+ENGINES = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND})
+"""Statuses of ours that an engine may answer with as well."""
+
+IN_ITS_WORDS = {
+    "type": "object",
+    "description": "What the engine itself refuses, in its own words.",
+}
+
 FOR_CALLERS = (
     errors.InvalidRequest,
     errors.UnknownTenant,
@@ -82,20 +90,23 @@ def raised(handler: object) -> Iterator[Kind]:
                 yield from [kind] if "code" in vars(kind) else raisable(kind)
 
 
-def name(kinds: Iterable[Kind]) -> str:
-    """Return the name of the response that one of ``kinds`` gives."""
-    return "Or".join(kind.__name__ for kind in kinds)
+def name(kinds: Iterable[Kind], *, engines: bool = False) -> str:
+    """Return the name of the response that one of ``kinds`` gives, or else an engine."""
+    return "Or".join([kind.__name__ for kind in kinds] + ["EngineError"] * engines)
 
 
-def response(kinds: tuple[Kind, ...]) -> dict[str, Any]:
-    """Return the response that one of ``kinds`` gives; they share a status."""
+def response(kinds: tuple[Kind, ...], *, engines: bool = False) -> dict[str, Any]:
+    """Return the response that one of ``kinds`` gives, or else an engine; they share a status."""
     status = kinds[0].status
     waits = ("retry-after", "retry-after-ms") if status in WAITS else ()
     carried = ("x-request-id", *waits, *refusals.headers(_as_raised(kinds[0])))
     examples = {kind.code: {"$ref": f"#/components/examples/{kind.code}"} for kind in kinds}
-    content = {"schema": {"$ref": "#/components/schemas/Refusal"}, "examples": examples}
+    ours: dict[str, Any] = {"$ref": "#/components/schemas/Refusal"}
+    shape = {"anyOf": [ours, IN_ITS_WORDS]} if engines else ours
+    content = {"schema": shape, "examples": examples}
+    sentences = [f"`{kind.code}`: {sentence(kind)}" for kind in kinds]
     return {
-        "description": " ".join(f"`{kind.code}`: {sentence(kind)}" for kind in kinds),
+        "description": " ".join([*sentences, *[IN_ITS_WORDS["description"]] * engines]),
         "headers": {one: {"$ref": f"#/components/headers/{one}"} for one in carried},
         "content": {JSON: content},
         "x-status": status,
