@@ -102,7 +102,11 @@ def test_one_that_cannot_be_started_takes_no_other_down(gate: RunningGate) -> No
 
 def test_the_official_client_asks_under_any_name(gate: RunningGate) -> None:
     """An alias in the list, alone, and in a call, whole and streamed; the reply says the model."""
-    client = gate.openai(gate.new_key())
+    with gate.openai(gate.new_key()) as client:
+        must_serve_all_names(client)
+
+
+def must_serve_all_names(client: openai.OpenAI) -> None:
     listed = {model.id: model for model in client.models.list()}
     assert set(listed) == {BAD, "broken", GOOD, ALIAS, "gpt-4o", FIRST}
     assert client.models.retrieve(ALIAS) == listed[ALIAS]
