@@ -134,3 +134,14 @@ async def test_a_file_of_an_older_gateway_is_read(own: Keys, store: Store) -> No
     await own.revoke("acme", record.id, by=ACME)
     assert await import_keys(store, [json.dumps(old)]) == {"written": 1}
     assert (await own.get("acme", record.id, by=ACME))[0] == record
+
+
+async def test_a_capture_does_not_travel(own: Keys, store: Store) -> None:
+    """An operator began it here; no file begins one elsewhere."""
+    _, record = await own.create(KeyRequest(name="x"), by=ACME)
+    _, watched = await own.capture("acme", record.id, 60, by=OPERATOR)
+    assert watched.capture_ends_ms > 0
+    (line,) = [line async for line in export_keys(store)]
+    await own.revoke("acme", record.id, by=ACME)
+    assert await import_keys(store, [line]) == {"written": 1}
+    assert (await own.get("acme", record.id, by=ACME))[0] == record
