@@ -88,12 +88,9 @@ async def test_limits_travel_in_files(own: Keys, store: Store, store_url: str) -
         client.delete(*client.keys("*key*"))
         assert await import_keys(store, lines) == {"written": 2}
         assert [client.hgetall(name) for name in names] == before
-    assert [
-        record for record, _ in (await own.listed("acme", by=OPERATOR, after="", size=9))[0]
-    ] == [
-        limited,
-        exempt,
-    ]
+    found, _ = await own.listed("acme", by=OPERATOR, after="", size=9)
+    by_name = sorted((record for record, _ in found), key=lambda record: record.name)
+    assert by_name == [limited, exempt]  # both were made within a millisecond, or not
 
 
 @pytest.mark.parametrize(
