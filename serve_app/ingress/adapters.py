@@ -27,8 +27,7 @@ from serve_app.ingress.asked import NO_STORE, body_as
 from serve_app.ingress.exchange import Exchange
 from serve_app.ingress.gate import Gate
 from serve_app.model_settings import Adapter, Model, ModelName
-from serve_app.queueing import Loaded
-from serve_app.store import Address
+from serve_app.queueing import Address, Loaded
 
 LOAD_S = 600.0
 REACHED_S, AGAIN_S = 5.0, 0.25

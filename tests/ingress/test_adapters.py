@@ -201,6 +201,26 @@ async def test_a_replica_makes_up_for_what_it_missed(replicas: Replicas, tmp_pat
     assert replicas.has()[0] == {"first", "poet", "lost"}
 
 
+async def test_an_adapter_that_hangs_keeps_no_other_out(
+    replicas: Replicas, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The replica loads the rest and says in its log which it lacks."""
+    model, say = replicas.house.gate.models["m"], keeping.Adapters._say
+    names = [f"a{number}" for number in range(4)]
+    for name in names:
+        await replicas.house.gate.adapters.put("m", Loaded(name, "org/a"))
+
+    async def hanging(self: Any, engine: Any, step: str, body: dict[str, str]) -> bool:
+        if body["lora_name"] == "a1":
+            raise TimeoutError
+        return await say(self, engine, step, body)
+
+    monkeypatch.setattr(keeping.Adapters, "_say", hanging)
+    await keeping.Adapters(replicas.store, model, replicas.at[0]).settle()
+    assert replicas.has()[0] == {"first", "a0", "a2", "a3"}
+    assert "did not load 'a1'" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("body", "status", "code"),
     [
