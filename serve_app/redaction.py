@@ -8,7 +8,8 @@ What says where to look stays: a key's public id, request ids, names, times, ``m
 
 Each pattern begins with letters that it cannot do without, so that text without them is passed over
 at the speed of ``in``; all that it repeats is possessive or bounded, so that the time grows with
-the length of a text and with nothing that somebody wrote into it.
+the length of a text and with nothing that somebody wrote into it. A long text is searched in
+pieces, for no other thread runs while a pattern searches.
 """
 
 import re
@@ -18,6 +19,13 @@ from typing import Any
 
 GONE = "[redacted]"
 DEPTH_MAX = 32
+PIECE_CHARS = 65_536
+"""Characters searched at a time, a few milliseconds."""
+
+NEAR_CHARS = 8_192
+"""Characters on either side of a cut that show whether it divides a secret; none is longer."""
+
+CUTS, CUT_STEP = 4, 97
 
 _EDGE = r"(?:(?<![\w-])|(?<=\\[nrt])|(?<=\\x\w\w)|(?<=\\u\w{4})|(?<=%\w\w))"
 """Where a word begins, also behind an escape that ends in a letter or digit."""
@@ -147,7 +155,32 @@ _SHAPES = (_PEM, _KEY, _JWT, _DASHED, _UNDERSCORED, _CLOUD)
 
 
 def redacted(text: str) -> str:
-    """Return ``text`` without the secrets in it; what was redacted before stays as it is."""
+    """Return ``text`` without the secrets in it; what was redacted before stays as it is.
+
+    Of a long text, what lies around a cut goes if it holds too many for a cut between them.
+    """
+    done, at, left_out = [], 0, 0
+    while len(text) - at > PIECE_CHARS + NEAR_CHARS:
+        cut, harmless = _cut(text, at + PIECE_CHARS)
+        piece = _redacted(text[at:cut])[left_out:]
+        done += [piece] if harmless else [piece[:-NEAR_CHARS], GONE]
+        at, left_out = cut, 0 if harmless else NEAR_CHARS
+    return "".join([*done, _redacted(text[at:])[left_out:]])
+
+
+def _cut(text: str, latest: int) -> tuple[int, bool]:
+    """Return where ``text`` may be cut, and whether that divides no secret.
+
+    A cut does no harm if the halves around it, each for itself, lose what they lose together.
+    """
+    for cut in range(latest, latest - CUTS * CUT_STEP, -CUT_STEP):
+        before, after = text[cut - NEAR_CHARS : cut], text[cut : cut + NEAR_CHARS]
+        if _redacted(before) + _redacted(after) == _redacted(before + after):
+            return cut, True
+    return latest, False
+
+
+def _redacted(text: str) -> str:
     for shape in _SHAPES:
         text = shape.sub(_gone, text)
     low = _lower(text)

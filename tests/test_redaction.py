@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serve_app.auth import make
-from serve_app.redaction import DEPTH_MAX, GONE, redacted, redacted_tree
+from serve_app.redaction import DEPTH_MAX, GONE, PIECE_CHARS, redacted, redacted_tree
 from serve_app.store import keys
 
 MADE = make("acme-1")
@@ -215,6 +215,26 @@ def test_no_text_is_slow(piece: str, head: str) -> None:
     began_s = time.process_time()
     redacted(text)
     assert time.process_time() - began_s < 1.0  # about 0.01 to 0.06; a square would be minutes
+
+
+@pytest.mark.parametrize("secret", [KEY, JWT, PEM, "bob@example.org", f'password: "{S} {S}"'])
+@pytest.mark.parametrize("fill", ["x ", "bob@a.org ", "@ a://"])
+def test_no_secret_hides_at_a_cut(secret: str, fill: str) -> None:
+    """Long texts are searched in pieces: wherever a secret lies across a cut, it goes."""
+    around = fill * 40_000
+    wanted = redacted(secret)
+    gone = secret[-10:-2]
+    for before in range(0, len(secret) + 2, 3):
+        at = PIECE_CHARS - before
+        told = redacted(around[:at] + f" {secret} " + around[: PIECE_CHARS * 2])
+        assert gone not in told
+        assert wanted in told or fill != "x "
+
+
+def test_the_pieces_of_a_long_text_make_it_whole() -> None:
+    """What is no secret is there once, to the letter, at every cut."""
+    text = " ".join(map(str, range(60_000)))
+    assert redacted(text) == text
 
 
 def test_a_tree_keeps_its_shape() -> None:

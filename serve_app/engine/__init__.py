@@ -19,6 +19,10 @@ other deployments go on, scale and heal); a note that went by itself would call 
 tells the engines, so that it hears at once what cannot be loaded; each replica compares once a
 second, so that one which started later, or was cut off, ends up with the same.
 
+**Decided: a replica that lacks an adapter serves the rest.** One whose folder is missing on a node
+would else take base model and other adapters down with it. Its log says so each minute; whoever
+asks it for the adapter is sent to another replica.
+
 **Decided: nothing here imports torch or vllm.** They live in the child.
 """
 

@@ -77,7 +77,12 @@ class Adapters:
         if time.monotonic() < self._not_before_s.get(name, 0.0):
             return
         body = {"lora_name": name, "lora_path": adapter_source(source)}
-        if not await self._say(engine, "load", body):
+        try:
+            loaded = await self._say(engine, "load", body)
+        except TimeoutError:  # the others are not kept waiting for it
+            loaded = False
+            _log.warning("the engine did not load '%s' within %g s", name, LOAD_S)
+        if not loaded:
             self._not_before_s[name] = time.monotonic() + AGAIN_S
 
     async def _say(self, engine: aiohttp.ClientSession, step: str, body: dict[str, str]) -> bool:

@@ -1,25 +1,38 @@
 """LoRA adapters over HTTP: loaded and unloaded on all replicas of a model, while it serves.
 
 All tenants share a model, so operators alone do this. What is loaded is written down first and
-offered last: a replica that starts in between loads it too, and nobody is sent to one without it.
+offered last, once every replica there is has loaded it. Whoever comes to one that lacks it all the
+same, because it read what to load a moment before, is sent to another (:mod:`relay`).
 """
 
 import asyncio
 import json
+import time
+from collections.abc import Mapping
 from contextlib import suppress
 from http import HTTPStatus
 
 import aiohttp
 
 from serve_app.auth import Caller
-from serve_app.errors import AlreadyExists, Forbidden, InUse, InvalidRequest, NoSuchModel
+from serve_app.errors import (
+    AlreadyExists,
+    Forbidden,
+    InUse,
+    InvalidRequest,
+    NoSuchModel,
+    UpstreamFailed,
+)
 from serve_app.ingress.asked import NO_STORE, body_as
 from serve_app.ingress.exchange import Exchange
 from serve_app.ingress.gate import Gate
 from serve_app.model_settings import Adapter, Model, ModelName
-from serve_app.queueing import Loaded
+from serve_app.queueing import Address, Loaded
 
 LOAD_S = 600.0
+REACHED_S, AGAIN_S = 5.0, 0.25
+"""How long and how often a replica is tried that cannot be reached; a dead one is gone by then."""
+
 ALREADY = "already been loaded"
 """What vLLM says if the replica itself was quicker."""
 
@@ -39,6 +52,7 @@ async def load_adapter(gate: Gate, exchange: Exchange, caller: Caller) -> None:
         NoSuchModel: there is no such model.
         AlreadyExists: the name is taken.
         InUse: somebody unloaded it meanwhile.
+        UpstreamFailed: a replica did not load it; it is on none, and not offered.
     """
     _must_be_operator(caller)
     asked = await body_as(AdapterRequest, exchange)
@@ -52,13 +66,7 @@ async def load_adapter(gate: Gate, exchange: Exchange, caller: Caller) -> None:
         raise AlreadyExists(f"The name '{asked.name}' is taken.", param="name")
     one = Loaded(asked.name, asked.source)
     await gate.adapters.put(model.name, one)
-    refusal, replicas = await _on_all(gate, model, "load", one)
-    if refusal is not None:
-        await gate.adapters.drop(model.name, one)
-        await _on_all(gate, model, "unload", one)
-        raise InvalidRequest(f"An engine refuses it: {refusal}", param="source")
-    await gate.adapters.offer(model.name, one)
-    await gate.learn_adapters()
+    replicas = await _offered(gate, model, one)
     made = {"name": one.name, "model": model.name, "source": one.source}
     await gate.noted(exchange, caller, action="adapter.load", target=one.name, after=made)
     await exchange.reply(201, {**made, "loaded_at": "run", "replicas": replicas}, NO_STORE)
@@ -102,7 +110,7 @@ async def unload_adapter(gate: Gate, exchange: Exchange, caller: Caller) -> None
     for model, one in found:
         if await gate.adapters.drop(model.name, one):
             await gate.learn_adapters()
-            await _on_all(gate, model, "unload", one)
+            await _on_all("unload", one, await gate.adapters.replicas(model.name))
             was = {"name": name, "model": model.name, "source": one.source}
             await gate.noted(exchange, caller, action="adapter.unload", target=name, before=was)
     await exchange.reply(204, headers=NO_STORE)
@@ -122,11 +130,55 @@ def _taking(gate: Gate, name: str) -> Model:
     return model
 
 
-async def _on_all(gate: Gate, model: Model, step: str, one: Loaded) -> tuple[str | None, int]:
-    """Have every engine of ``model`` load or unload; return a refusal, if any, and how many did.
+async def _offered(gate: Gate, model: Model, one: Loaded) -> int:
+    """Offer ``one`` once it is on every replica; return on how many it is.
 
-    One that cannot be reached is not waited for: its replica does it, or is gone.
+    A replica that has come meanwhile must have it as well; if not, all is undone.
     """
+    written = one
+    try:
+        done = await _on_every(gate, model, one, frozenset())
+        await gate.adapters.offer(model.name, one)
+        written = Loaded(one.name, one.source, offered=True)
+        done = await _on_every(gate, model, one, done)
+        await gate.learn_adapters()
+    except (InvalidRequest, UpstreamFailed):
+        await gate.adapters.drop(model.name, written)
+        await gate.learn_adapters()
+        await _on_all("unload", one, await gate.adapters.replicas(model.name))
+        raise
+    return len(done)
+
+
+async def _on_every(gate: Gate, model: Model, one: Loaded, done: frozenset[str]) -> frozenset[str]:
+    """Have each registered replica load ``one`` that is not among ``done``; return which have it.
+
+    Raises:
+        InvalidRequest: an engine refuses it, in its words.
+        UpstreamFailed: one did not answer, and is still registered.
+    """
+    until_s = time.monotonic() + REACHED_S
+    while missing := {
+        replica: at
+        for replica, at in (await gate.adapters.replicas(model.name)).items()
+        if replica not in done
+    }:
+        refusal, loaded = await _on_all("load", one, missing)
+        if refusal is not None:
+            raise InvalidRequest(f"An engine refuses it: {refusal}", param="source")
+        done |= loaded
+        if missing.keys() - loaded:
+            if time.monotonic() > until_s:
+                told = "A replica does not answer; the adapter is on none. Try again."
+                raise UpstreamFailed(told, retry_after_s=REACHED_S)
+            await asyncio.sleep(AGAIN_S)  # it is found dead meanwhile, or answers
+    return done
+
+
+async def _on_all(
+    step: str, one: Loaded, replicas: Mapping[str, Address]
+) -> tuple[str | None, frozenset[str]]:
+    """Have ``replicas`` load or unload; return a refusal, if any, and which of them did."""
     body = {"lora_name": one.name}
     if step == "load":
         body |= {"lora_path": one.source}
@@ -138,13 +190,20 @@ async def _on_all(gate: Gate, model: Model, step: str, one: Loaded) -> tuple[str
             async with session.post(path, json=body, headers=headers) as reply:
                 return reply.status, await reply.text()
 
-        at = (await gate.adapters.replicas(model.name)).values()
-        asking = [tell(one.url, one.headers) for one in at]
+        asking = [tell(at.url, at.headers) for at in replicas.values()]
         told = await asyncio.gather(*asking, return_exceptions=True)
-    heard = [one for one in told if isinstance(one, tuple)]
-    done = [one for one in heard if one[0] < HTTPStatus.BAD_REQUEST or ALREADY in one[1]]
-    refused = [text for status, text in heard if (status, text) not in done]
-    return (_words(refused[0]) if refused and step == "load" else None), len(done)
+    heard = {
+        replica: said
+        for replica, said in zip(replicas, told, strict=True)
+        if isinstance(said, tuple) and said[0] < HTTPStatus.INTERNAL_SERVER_ERROR
+    }
+    done = {
+        replica
+        for replica, (status, text) in heard.items()
+        if status < HTTPStatus.BAD_REQUEST or ALREADY in text
+    }
+    refused = [text for replica, (_, text) in heard.items() if replica not in done]
+    return (_words(refused[0]) if refused else None), frozenset(done)
 
 
 def _words(text: str) -> str:

@@ -139,7 +139,7 @@ async def admitted(gate: Gate, exchange: Exchange, call: Call | None = None) -> 
         caller = await _known(gate, exchange, credential, held)
         caller.must_come_from(gate.address(exchange))
         queue_class = class_served(gate, caller, held, exchange.wish)
-        if exchange.scope.get("engine_path"):
+        if exchange.scope.get("by_engine"):
             _tell_limits(exchange, held)
             exchange.note_seat(queue_class.name, 0.0)
         yield Bill(caller, queue_class, held)

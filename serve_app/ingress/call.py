@@ -60,6 +60,11 @@ class Call:
         return self.model.counted(self.asked or self.model.name)
 
     @property
+    def adapter(self) -> str:
+        """The adapter that it asks for; empty if it asks for the model itself."""
+        return self.counts_as if self.counts_as != self.model.name else ""
+
+    @property
     def dialect(self) -> Dialect:
         """The row of the table for its path; of a path that is not there, an empty one."""
         return DIALECTS.get(self.path, _UNKNOWN)

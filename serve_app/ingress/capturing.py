@@ -22,7 +22,7 @@ class Recording:
 
     def __init__(self, captures: Captures, exchange: Exchange, key_id: str) -> None:
         self._captures, self._exchange, self._send = captures, exchange, exchange.send
-        self._bodies = bool(exchange.scope.get("engine_path"))
+        self._bodies = bool(exchange.scope.get("by_engine"))
         self._captured = Captured(
             key_id,
             time.time() - (time.perf_counter() - exchange.began_s),

@@ -15,10 +15,21 @@ CallerHandler = Callable[[Gate, Exchange, Caller], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One method of one path."""
+    """One method of one path.
+
+    Attributes:
+        engine_path: where an engine infers for it; empty if none does.
+        of_kept: whether an engine answers with what it keeps.
+    """
 
     method: str
     path: str
     permission: str
     handler: OpenHandler | CallerHandler
     engine_path: str = ""
+    of_kept: bool = False
+
+    @property
+    def by_engine(self) -> bool:
+        """Whether an engine answers: the reply tells of limits, and may be captured."""
+        return self.of_kept or bool(self.engine_path)

@@ -50,7 +50,7 @@ class Exchange:
         address: where it comes from, once that was told.
         wish: what the client wishes of the line, once that was read.
         body: the body's bytes and the object in them, once they were read.
-        raw: the body as it came, also one that holds no object.
+        raw: the body as it came, also a form, or one that holds no object.
         recording: what is captured of it, if its key is watched.
         headers_out: headers that every reply of this exchange carries.
         started: whether the reply has begun.
@@ -150,19 +150,20 @@ class Exchange:
         return raw, form_fields(raw, self.media_type)
 
     async def _json_body(self, max_bytes: int) -> tuple[bytes, dict[str, Any]]:
-        raw = self.raw = await self._body_of("application/json", max_bytes)
+        raw = await self._body_of("application/json", max_bytes)
         if len(raw) <= IN_LOOP_BYTES:
             return raw, json_object(raw)
         return raw, await asyncio.to_thread(json_object, raw)
 
     async def _body_of(self, wanted: str, max_bytes: int) -> bytes:
-        """Return the body's bytes, if they are declared as what is wanted."""
+        """Return the body's bytes, if they are declared as what is wanted; they stay in ``raw``."""
         media = self.media_type.partition(";")[0].strip().lower()
         if media != wanted:
             raise WrongMediaType(f"Send 'Content-Type: {wanted}', not '{media[:60]}'.")
         try:
             async with asyncio.timeout(BODY_S):
-                return await self._body(max_bytes)
+                self.raw = await self._body(max_bytes)
+                return self.raw
         except TimeoutError:
             raise InvalidRequest(f"The body did not arrive within {BODY_S:g} s.") from None
 

@@ -83,11 +83,14 @@ class Relay:
         Leaving the block closes the reply: an engine that still works for it aborts.
 
         Raises:
-            UpstreamFailed: unreachable, 5xx, or broken before the first byte; another may do it.
+            UpstreamFailed: unreachable, 5xx, broken before the first byte, or without the adapter
+                that is asked for; another may do it.
             UpstreamTimeout: silent too long.
         """
         told = {**headers, **call.headers, "content-type": call.media_type}
         async with self.ask("POST", call.path, seat, told, call.body) as reply:
+            if call.adapter and _lacks(call.adapter, reply):
+                raise UpstreamFailed("The replica has not loaded the adapter.", retry_after_s=1.0)
             yield reply
 
     @asynccontextmanager
@@ -145,6 +148,11 @@ async def _begun(reply: aiohttp.ClientResponse) -> Upstream:
     first = await _next(reply)
     told = {name: reply.headers[name] for name in _PASSED_BACK if name in reply.headers}
     return Upstream(reply.status, told, first, reply)
+
+
+def _lacks(adapter: str, reply: Upstream) -> bool:
+    """Return whether an engine does not know ``adapter``, which the gate offers."""
+    return reply.status == HTTPStatus.NOT_FOUND and f"`{adapter}`".encode() in reply.first
 
 
 async def _next(reply: aiohttp.ClientResponse) -> bytes:

@@ -51,8 +51,8 @@ TABLE = (
     Entry("DELETE", "/v1/adapters/{name:path}", "delete_models", adapters.unload_adapter),
     *(Entry("POST", path, PAGE, inference, path) for path in DIALECTS),
     Entry("POST", "/completions", PAGE, inference, "/v1/completions"),
-    Entry("GET", "/v1/responses/{response_id}", PAGE, responses.retrieve),
-    Entry("POST", "/v1/responses/{response_id}/cancel", PAGE, responses.cancel),
+    Entry("GET", "/v1/responses/{response_id}", PAGE, responses.retrieve, of_kept=True),
+    Entry("POST", "/v1/responses/{response_id}/cancel", PAGE, responses.cancel, of_kept=True),
     Entry("POST", "/v1/auth/login", OPEN, accounts.login),
     Entry("POST", "/v1/auth/visitor", OPEN, accounts.visitor),
     Entry("POST", "/v1/auth/logout", ANY, accounts.logout),
@@ -131,6 +131,7 @@ class _Methods:
                 allow = ", ".join(sorted(self._entries))
                 raise WrongMethod(f"{self._path} takes {allow}.", allow=allow)
         scope["engine_path"], scope["table"] = entry.engine_path, TABLE
+        scope["by_engine"] = entry.by_engine
         answering = self._answered(entry, exchange)
         if entry.permission == PAGE or entry.method == "GET":
             await answering

@@ -59,12 +59,13 @@ from serve_app.queueing.autoscaling import (
 from serve_app.queueing.kept import Kept, Place
 from serve_app.queueing.line import Line
 from serve_app.queueing.seat import Asks, ClassLoad, Load, Seat, Telling, Waiting
-from serve_app.store import Loaded
+from serve_app.store import Address, Loaded
 
 __all__ = [
     "LOOK_BACK_S",
     "REPORT_INTERVAL_S",
     "Adapters",
+    "Address",
     "Asks",
     "ClassLoad",
     "Kept",

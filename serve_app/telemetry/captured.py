@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import parse_qsl
 
-from serve_app.redaction import GONE, redacted, redacted_member, redacted_tree
+from serve_app.redaction import DEPTH_MAX, GONE, redacted, redacted_member, redacted_tree
 
 QUERY_NAMES = frozenset({"key", "code", "sig", "signature", "auth", "state"})
 """Names under which a query carries a secret, beside those that :mod:`redaction` knows."""
@@ -117,16 +117,54 @@ def _body(
     """
     told: dict[str, Any] = {"bytes": size}
     if isinstance(body, dict):
-        whole = redacted_tree(body)
         if size <= most:
-            return {**told, "body": whole}
-        return {**told, "cut": True, "body": _without(json.dumps(whole), secrets)[:most]}
+            return {**told, "body": redacted_tree(body)}
+        return {**told, "cut": True, "body": _cut(body, most, secrets)}
     if not size:
         return told
     text = redacted(_ESCAPED.sub(_plain, body[:most].decode(errors="replace")))
     if len(body[:most]) == size:
         return {**told, "body": text}
     return {**told, "cut": True, "body": _without(text, secrets)[:-TAIL_CHARS]}
+
+
+def _cut(body: dict[str, Any], most: int, secrets: tuple[str, ...]) -> str:
+    """Return the beginning of an object's text; what is cut off is not searched."""
+    begun = _Beginning(most + TAIL_CHARS)
+    text = _without(json.dumps(redacted_tree(begun.of(body))), secrets)
+    return (text if begun.left_chars > 0 else text[:-TAIL_CHARS])[:most]
+
+
+class _Beginning:
+    """Takes the beginning of a JSON value, as far as there is room for its text."""
+
+    def __init__(self, room_chars: int) -> None:
+        self.left_chars = room_chars
+
+    def of(self, value: Any, depth: int = DEPTH_MAX) -> Any:
+        """Return as much of ``value`` as there is room for; nothing below ``depth``."""
+        if isinstance(value, dict | list):
+            if depth == 0:
+                return GONE
+            self.left_chars -= 2
+            return (
+                self._members(value, depth)
+                if isinstance(value, dict)
+                else [self.of(inner, depth - 1) for inner in value if self.left_chars > 0]
+            )
+        text = value if isinstance(value, str) else str(value)
+        kept = value[: max(self.left_chars, 0)] if isinstance(value, str) else value
+        self.left_chars -= len(text) + 2
+        return kept
+
+    def _members(self, value: dict[str, Any], depth: int) -> dict[str, Any]:
+        begun = {}
+        for name, inner in value.items():
+            kept = self.of(name)
+            if self.left_chars <= 0:  # of half a name nobody can tell whether it is a secret's
+                break
+            begun[kept] = self.of(inner, depth - 1)
+        return begun
 
 
 def _plain(escaped: re.Match[str]) -> str:

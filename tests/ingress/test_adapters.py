@@ -1,5 +1,6 @@
 """LoRA adapters at run time on two simulated engines: on all replicas or on none, and who may."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -11,6 +12,8 @@ import httpx
 import pytest
 
 from serve_app.engine import adapters as keeping
+from serve_app.ingress import adapters as loading
+from serve_app.queueing import Adapters, Loaded
 from serve_app.store import Address, Store, keys, registry
 from serve_app.telemetry import Entry
 from tests.engine.test_simulated_server import FAST, running
@@ -116,12 +119,64 @@ async def test_refused_by_one_it_is_on_none(replicas: Replicas) -> None:
     assert (await replicas.do("POST", **POET)).status_code == 201
 
 
-async def test_a_replica_that_cannot_be_reached_delays_nobody(replicas: Replicas) -> None:
-    """It is gone, or its own actor loads what it lacks."""
-    replicas.at.append(Address("127.0.0.1", 9, "k"))
-    await replicas.beat()
+async def test_a_replica_that_stays_silent_undoes_it(
+    replicas: Replicas, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was offered all the same, though one was without it: 404 for whoever came there."""
+    monkeypatch.setattr(loading, "REACHED_S", 0.3)
+    await registry.beat(replicas.store, "m", "silent", 1, Address("127.0.0.1", 9, "k"))
     told = await replicas.do("POST", **POET)
+    assert (told.status_code, told.json()["error"]["code"]) == (502, "upstream_failed")
+    assert replicas.has() == [{"first"}] * 2
+    assert not replicas.house.store.exists(keys.adapters("m"))
+
+
+async def test_a_replica_that_has_gone_delays_nobody(replicas: Replicas) -> None:
+    """It is withdrawn while it is tried."""
+    await registry.beat(replicas.store, "m", "dead", 1, Address("127.0.0.1", 9, "k"))
+    asking = asyncio.create_task(replicas.do("POST", **POET))
+    while replicas.has() != [{"first", "poet"}] * 2:
+        await asyncio.sleep(0)  # until the others have it
+    await registry.withdraw(replicas.store, "m", "dead")
+    told = await asking
     assert (told.status_code, told.json()["replicas"]) == (201, 2)
+
+
+@pytest.mark.parametrize("there", [True, False])
+async def test_a_replica_that_comes_with_the_offer_must_have_it(
+    replicas: Replicas, monkeypatch: pytest.MonkeyPatch, there: bool
+) -> None:
+    """It is told to load, and if it does not, the offer is withdrawn."""
+    monkeypatch.setattr(loading, "REACHED_S", 0.3)
+    late = replicas.at.pop() if there else Address("127.0.0.1", 9, "k")
+    await registry.withdraw(replicas.store, "m", "r1")
+    offer = Adapters.offer
+
+    async def coming(adapters: Adapters, model: str, one: Loaded) -> None:
+        await offer(adapters, model, one)
+        await registry.beat(replicas.store, "m", "late", 1, late)
+
+    monkeypatch.setattr(Adapters, "offer", coming)
+    told = await replicas.do("POST", **POET)
+    replicas.at = [replicas.at[0], late] if there else replicas.at[:1]
+    assert told.status_code == (201 if there else 502)
+    assert replicas.has() == ([{"first", "poet"}] * 2 if there else [{"first"}])
+    assert bool(replicas.house.store.exists(keys.adapters("m"))) == there
+    assert (await replicas.do("GET", "/v1/models/poet")).status_code == (200 if there else 404)
+
+
+@pytest.mark.parametrize("holders", [[0], [1], []])
+async def test_who_comes_to_a_replica_without_it_is_sent_on(
+    replicas: Replicas, holders: list[int]
+) -> None:
+    """An engine's 404 for a name that we offer is not the client's; 502 if no replica has it."""
+    await replicas.do("POST", **POET)
+    for number in {0, 1} - {*holders}:
+        replicas.tell(number, "unload", lora_name="poet")
+    await replicas.beat()
+    body = {"model": "poet", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 2}
+    told = await replicas.do("POST", "/v1/chat/completions", **body)
+    assert told.status_code == (200 if holders else 502), told.text
 
 
 async def test_a_replica_makes_up_for_what_it_missed(replicas: Replicas, tmp_path: Path) -> None:
@@ -144,6 +199,26 @@ async def test_a_replica_makes_up_for_what_it_missed(replicas: Replicas, tmp_pat
     replicas.tell(0, "unload", lora_name="poet")
     await keeping.Adapters(replicas.store, model, replicas.at[0]).settle()
     assert replicas.has()[0] == {"first", "poet", "lost"}
+
+
+async def test_an_adapter_that_hangs_keeps_no_other_out(
+    replicas: Replicas, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The replica loads the rest and says in its log which it lacks."""
+    model, say = replicas.house.gate.models["m"], keeping.Adapters._say
+    names = [f"a{number}" for number in range(4)]
+    for name in names:
+        await replicas.house.gate.adapters.put("m", Loaded(name, "org/a"))
+
+    async def hanging(self: Any, engine: Any, step: str, body: dict[str, str]) -> bool:
+        if body["lora_name"] == "a1":
+            raise TimeoutError
+        return await say(self, engine, step, body)
+
+    monkeypatch.setattr(keeping.Adapters, "_say", hanging)
+    await keeping.Adapters(replicas.store, model, replicas.at[0]).settle()
+    assert replicas.has()[0] == {"first", "a0", "a2", "a3"}
+    assert "did not load 'a1'" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ class Visit:
         house.gate.classes = {"standard": QueueClass(name="standard", max_wait_s=20.0)}
         headers = [(b"authorization", f"Bearer {key}".encode())]
         scope = {"method": "POST", "path": CHAT, "engine_path": CHAT, "headers": headers}
-        scope |= {"query_string": b"", "client": ("127.0.0.1", 1)}
+        scope |= {"by_engine": True, "query_string": b"", "client": ("127.0.0.1", 1)}
         fields = {"model": "m", "messages": [{"role": "user", "content": "Hello!"}]}
         raw = b'{"model":"m"}'
         exchange = Exchange(scope, unheard, unheard)

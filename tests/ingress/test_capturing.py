@@ -148,6 +148,19 @@ async def test_mistakes_are_captured_too(house: House, folder: Path) -> None:
     assert found[3]["path"] == "/v1/chat/completion"
 
 
+async def test_a_transcription_is_captured(house: House, folder: Path) -> None:
+    """The form as it came, its sound as well; it used to be told as 0 bytes."""
+    key, key_id = await house.key()
+    await watch(house, key_id)
+    files = {"file": ("a.wav", b"RIFFsound", "audio/wav")}
+    path = "/v1/audio/transcriptions"
+    await call(house, "POST", path, key, data={"model": "m"}, files=files)
+    (line,) = await lines(house, folder)
+    request, sent = line["request"], dict(line["request"]["headers"])["content-length"]
+    assert request["bytes"] == int(sent)
+    assert all(part in request["body"] for part in ('name="model"', "RIFFsound"))
+
+
 async def test_bodies_of_other_routes_are_not_kept(house: House, folder: Path) -> None:
     """A new key, a password under a name nobody knows: of these routes only the outside is kept."""
     key, key_id = await house.key(permissions=[*ADMINS, "manage_users"])

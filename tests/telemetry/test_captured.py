@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from serve_app import redaction
 from serve_app.auth import make
 from serve_app.telemetry.captured import TAIL_CHARS, Captured, to_json
 
@@ -149,6 +150,42 @@ def test_a_body_without_room_is_cut() -> None:
         "cut": True,
         "body": "y" * (590 - TAIL_CHARS),
     }
+
+
+@pytest.mark.parametrize("body", [
+    pytest.param({"prompt": "@ a://" * 1_600_000}, id="one long text"),
+    pytest.param({"prompt": ["@ a://"] * 1_600_000}, id="many texts"),
+    pytest.param({"@ a://" * 1_600_000: 1}, id="a long name"),
+])  # fmt: skip
+def test_what_is_cut_off_is_not_searched(monkeypatch: pytest.MonkeyPatch, body: Any) -> None:
+    """A body of 10 MB was searched whole before it was cut: the gateway stood still for a second.
+
+    The work grows with what is kept, and no search is long.
+    """
+    searched: list[int] = []
+    search = redaction._redacted
+
+    def counted(text: str) -> str:
+        searched.append(len(text))
+        return search(text)
+
+    monkeypatch.setattr(redaction, "_redacted", counted)
+    told = body_of(body, 9_600_000, 200_000)
+    assert told["cut"]
+    assert sum(searched) <= 3 * 200_000
+    assert max(searched) <= redaction.PIECE_CHARS + redaction.NEAR_CHARS
+
+
+@pytest.mark.parametrize("before", range(0, len(KEY) + 1, 7))
+def test_a_secret_at_the_cut_of_an_object_is_gone(before: int) -> None:
+    """Wherever the key lies across the cut: no eight letters of it are left."""
+    most, begun = 600, len('{"prompt": "')
+    for room in (most, most + TAIL_CHARS):
+        body = {"prompt": "x" * (room - begun - before) + f" {KEY}" + "y" * 2_000}
+        told = body_of(body, 3_000, most)["body"]
+        assert len(told) <= most
+        secret = KEY.rpartition("-")[2]
+        assert not [at for at in range(len(secret) - 8) if secret[at : at + 8] in told]
 
 
 def test_a_request_without_a_body_has_none() -> None:

@@ -196,7 +196,7 @@ def _success(entry: Entry, row: Described, schemas: Schemas) -> Json:
         ends = dialect.stream.ends if dialect and dialect.stream else ()
         told = " or ".join(f"`{end.decode()}`" for end in ends)
         content[STREAM]["schema"]["description"] = _STREAM.format(ends=told or "one that ends it")
-    engines = ENGINE_HEADERS if entry.engine_path else ()
+    engines = ENGINE_HEADERS if entry.by_engine else ()
     return _reply(row.status, content, *engines, *row.headers)
 
 
