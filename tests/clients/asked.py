@@ -68,7 +68,7 @@ def statuses(gate: RunningGate, key: str, count: int) -> list[int]:
 
     def told() -> list[int]:
         key_id = key.split("-")[2]
-        return [line["status"] for line in gate.access_lines() if line["key_id"] == key_id]
+        return [line["status"] for line in gate.access_lines() if line.get("key_id") == key_id]
 
     until(lambda: len(told()) >= count, 20, "the log lines")
     return told()

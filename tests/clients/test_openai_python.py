@@ -15,6 +15,7 @@ ON_THE_WIRE = [
 ]  # fmt: skip
 WITH_A_MODEL = ["parse", "structured", "tools", "logprobs", "embeddings"]
 
+
 @pytest.fixture(scope="module", params=["clients.lock", "dev.lock"])
 def script(request: pytest.FixtureRequest) -> list[Any]:
     """The script, with the openai of each lock."""

@@ -31,9 +31,7 @@ def message() -> Any:
 
 @case
 def stream() -> Any:
-    with PLAIN.messages.stream(
-        **chat("What is the capital of France?", temperature=0)
-    ) as events:
+    with PLAIN.messages.stream(**chat("What is the capital of France?", temperature=0)) as events:
         kinds = [event.type for event in events]
         final = events.get_final_message()
     return {

@@ -14,7 +14,9 @@ TALK = [SystemMessage("Be brief."), HumanMessage("Hello")]
 
 def model(**more: Any) -> ChatOpenAI:
     """Return the model behind the gate."""
-    return ChatOpenAI(**{"model": MODEL, "max_tokens": 8, "temperature": 0, "max_retries": 0} | more)
+    return ChatOpenAI(
+        **{"model": MODEL, "max_tokens": 8, "temperature": 0, "max_retries": 0} | more
+    )
 
 
 @case
@@ -89,7 +91,11 @@ def tools() -> Any:
     called = bound.invoke("How is the weather in Paris?")
     (call,) = called.tool_calls
     told = [HumanMessage("How is the weather in Paris?"), called, weather.invoke(call)]
-    return {"name": call["name"], "args": sorted(call["args"]), "after": model().invoke(told).content}
+    return {
+        "name": call["name"],
+        "args": sorted(call["args"]),
+        "after": model().invoke(told).content,
+    }
 
 
 @case
