@@ -78,7 +78,7 @@ def ask(program: list[str | Path], cases: list[str], env: dict[str, str]) -> See
     """Run ``cases`` of a script in one process and return what they saw."""
     try:
         done = subprocess.run(
-            [*program, *cases], capture_output=True, text=True, env=env, timeout=180
+            [*program, *cases], capture_output=True, text=True, env=env, timeout=180, check=False
         )
     except subprocess.TimeoutExpired as late:
         pytest.fail(f"{late}\n{late.stderr!r}")

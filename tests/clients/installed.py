@@ -87,6 +87,7 @@ def _run(command: list[str], limit_s: float = INSTALL_S) -> "subprocess.Complete
             cwd=NODE,
             env=environment,
             timeout=limit_s,
+            check=False,
         )
     except subprocess.TimeoutExpired as late:
         return subprocess.CompletedProcess(command, 124, "", f"not done after {late.timeout:g} s")

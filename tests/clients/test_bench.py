@@ -49,6 +49,7 @@ def test_vllm_bench_serve_loads_a_gate(
         text=True,
         env=environment(real_gate, key),
         timeout=240,
+        check=False,
     )
     assert done.returncode == 0, done.stderr[-4_000:]
     told = json.loads((tmp_path / "result.json").read_text())

@@ -5,7 +5,6 @@ import shutil
 import subprocess
 import time
 from dataclasses import dataclass
-from typing import Any
 
 import pytest
 
@@ -32,10 +31,12 @@ def line(gate: RunningGate, path: str, *options: str, key: str | None = ADMIN_KE
     return [program, "-sS", "--max-time", "60", gate.url + path, *bearer, *options]
 
 
-def curl(gate: RunningGate, path: str, *options: str, key: str | None = ADMIN_KEY, **more: Any):
+def curl(
+    gate: RunningGate, path: str, *options: str, key: str | None = ADMIN_KEY, send: str = ""
+) -> Told:
     """Run curl once; ``send`` is what it reads from its standard input."""
     argv = [*line(gate, path, *options, key=key), "-w", "\n%{http_code}"]
-    done = subprocess.run(argv, capture_output=True, text=True, input=more.get("send"), timeout=90)
+    done = subprocess.run(argv, capture_output=True, text=True, input=send, timeout=90, check=False)
     body, _, status = done.stdout.rpartition("\n")
     return Told(done.returncode, int(status), body)
 

@@ -13,7 +13,10 @@ ON_THE_WIRE = [
     "may_only_read", "wrong_model", "wrong_cap", "long_prompt", "broken_replica", "broken_stream",
     "too_slow", "left_early", "over_the_limit", "retried", "quota_spent",
 ]  # fmt: skip
-WITH_A_MODEL = ["parse", "structured", "tools", "logprobs", "embeddings"]
+WITH_A_MODEL = [
+    "parse", "structured", "tools", "logprobs", "embeddings", "respond", "respond_parsed",
+    "respond_wrong",
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module", params=["clients.lock", "dev.lock"])
@@ -24,8 +27,8 @@ def script(request: pytest.FixtureRequest) -> list[Any]:
 
 
 @pytest.fixture(scope="module")
-def keys(gate: RunningGate, script: list[Any]) -> dict[str, str]:
-    """Keys of this run that are refused."""
+def keys(gate: RunningGate, script: list[Any]) -> dict[str, str]:  # noqa: ARG001  (new for each)
+    """Keys that are refused."""
     return limited_keys(gate)
 
 
@@ -157,3 +160,16 @@ def test_what_a_model_cannot_do_is_a_clear_mistake(model_saw: Seen) -> None:
     told = model_saw.raised("embeddings")
     assert told["classes"][0] in ("BadRequestError", "NotFoundError")
     assert told["said"]
+
+
+def test_responses_are_the_same_whole_and_streamed(model_saw: Seen) -> None:
+    """The text, the events from the first to the last, the object that was asked for."""
+    told = model_saw("respond")
+    assert told["text"]
+    assert told["text"] == told["streamed"]
+    assert told["tokens"] > 0
+    assert told["kinds"][0] == "response.created"
+    assert told["kinds"][-1] in ("response.completed", "response.incomplete")
+    assert "response.output_text.delta" in told["kinds"]
+    assert model_saw("respond_parsed").keys() == {"city", "country"}
+    assert model_saw.raised("respond_wrong")["classes"][0] == "NotFoundError"

@@ -6,7 +6,9 @@ from typing import Any
 
 import httpx
 
-MADE_ANEW = ("id", "created", "created_at", "completed_at")
+MADE_ANEW = ("id", "item_id", "call_id", "created", "created_at", "completed_at")
+COUNTED = ("sequence_number",)
+"""Where a frame stands among the others, which says nothing once they are joined."""
 DONE = "[DONE]"
 
 
@@ -66,7 +68,11 @@ def _folded(before: Any, after: Any) -> Any:
         return after if before is None else before
     if isinstance(before, dict):
         names = {**before, **after}
-        return {name: _named(name, before.get(name), after.get(name)) for name in names}
+        return {
+            name: _named(name, before.get(name), after.get(name))
+            for name in names
+            if name not in COUNTED
+        }
     if isinstance(before, list):
         if not any("index" in one for one in (*before, *after) if isinstance(one, dict)):
             return before + after

@@ -179,4 +179,38 @@ REFUSED = [
     Case("refused, with usage", CHAT, chat(max_tokens=-1, **USAGE), simulated=True),
 ]  # fmt: skip
 
-CASES = [*CHATS, *COMPLETIONS, *REFUSED]
+RESPONSES, MESSAGES = "/v1/responses", "/v1/messages"
+SHAPE = {"format": {"type": "json_schema", "name": "city", "schema": CITY, "strict": True}}
+ANTHROPIC_TOOL = {"name": "look_up", "input_schema": CITY}
+
+
+def response(text: Any = "Name three colours.", **more: Any) -> dict[str, Any]:
+    """Return a greedy request for a response."""
+    return {"model": MODEL, "input": text, "max_output_tokens": 12, "temperature": 0, **more}
+
+
+OTHERS = [
+    Case("response", RESPONSES, response()),
+    Case("response stream", RESPONSES, response(**STREAM)),
+    Case("response with instructions", RESPONSES, response(TURNS[:1], instructions="Be brief.")),
+    Case("response of a shape", RESPONSES, response("A city.", text=SHAPE, max_output_tokens=60)),
+    Case("response that cannot be", RESPONSES, response(temperature=-1)),
+    Case("response without input", RESPONSES, {"model": MODEL}),
+    Case("message", MESSAGES, chat()),
+    Case("message stream", MESSAGES, chat(**STREAM)),
+    Case("message with a system prompt", MESSAGES, chat(system="Be brief.", stop_sequences=["e"])),
+    Case("message that calls", MESSAGES, chat("Paris?", tools=[ANTHROPIC_TOOL], max_tokens=60,
+                                              tool_choice={"type": "tool", "name": "look_up"})),
+    Case("message that calls, streamed", MESSAGES, chat(
+        "Paris?", tools=[ANTHROPIC_TOOL], max_tokens=60, **STREAM,
+        tool_choice={"type": "tool", "name": "look_up"})),
+    Case("message without messages", MESSAGES, {"model": MODEL, "max_tokens": 3}),
+    Case("message that cannot be", MESSAGES, chat(temperature="hot")),
+    Case("count of tokens", "/v1/messages/count_tokens", chat()),
+    Case("tokens", "/tokenize", {"model": MODEL, "prompt": "Écris «☕» et 😀."}),
+    Case("tokens of a talk", "/tokenize", {"model": MODEL, "messages": TURNS[:1]}),
+    Case("text of tokens", "/detokenize", {"model": MODEL, "tokens": [504, 3575, 282]}),
+    Case("embeddings of a model that writes", "/v1/embeddings", {"model": MODEL, "input": "a"}),
+]  # fmt: skip
+
+CASES = [*CHATS, *COMPLETIONS, *REFUSED, *OTHERS]
