@@ -37,7 +37,7 @@ def python() -> Path:
             _make_venv()
             pip = [str(interpreter), "-m", "pip"]
             probe = [*pip, "download", "--no-deps", "--no-cache-dir", "--dest", str(VENV), "pip"]
-            _install([*pip, *PIP, "-r", str(LOCK)], probe, "No package index for Python")
+            install([*pip, *PIP, "-r", str(LOCK)], probe, "No package index for Python")
             _stamp(VENV).write_text(made_from)
     return interpreter
 
@@ -52,7 +52,7 @@ def node() -> Path:
         made_from = _digest(NODE / "package-lock.json", Path(found).resolve())
         if not _is_current(modules, made_from):
             probe = [npm, "view", "openai", "version", "--prefer-online"]
-            _install([npm, "ci", *NPM], probe, "No package registry for Node")
+            install([npm, "ci", *NPM], probe, "No package registry for Node")
             _stamp(modules).write_text(made_from)
     return Path(found)
 
@@ -66,7 +66,7 @@ def _make_venv() -> None:
         pytest.fail(f"{VENV} could not be made: {said}")
 
 
-def _install(command: list[str], probe: list[str], unreachable: str) -> None:
+def install(command: list[str], probe: list[str], unreachable: str) -> None:
     """Install; only where nothing at all can be had from an index is the test skipped."""
     done = _run(command)
     if done.returncode == 0:

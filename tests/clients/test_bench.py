@@ -5,8 +5,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from serve_app.engine.sources import resolve
 from serve_app.settings import Settings
 from tests.clients.asked import SCRIPTS, environment
@@ -15,16 +13,13 @@ from tests.running import CONFIG, RunningGate, until
 REQUESTS, TOKENS = 16, 12
 
 
-@pytest.fixture(scope="module")
-def tokenizer(real_gate: RunningGate) -> str:
-    """The folder of the model that the gate serves."""
+def tokenizer() -> str:
+    """Return the folder of the model that a real gate serves."""
     (model,) = Settings.from_args(CONFIG["applications"][0]["args"]).models
     return resolve(model)
 
 
-def test_vllm_bench_serve_loads_a_gate(
-    real_gate: RunningGate, tokenizer: str, tmp_path: Path
-) -> None:
+def test_vllm_bench_serve_loads_a_gate(real_gate: RunningGate, tmp_path: Path) -> None:
     """All requests are served to the last token; what it counts is what the gate's ledger says."""
     key = real_gate.new_key()
     asked = {
@@ -32,7 +27,7 @@ def test_vllm_bench_serve_loads_a_gate(
         "base-url": real_gate.url,
         "endpoint": "/v1/chat/completions",
         "model": "smollm2-135m",
-        "tokenizer": tokenizer,
+        "tokenizer": tokenizer(),
         "dataset-name": "random",
         "random-input-len": 24,
         "random-output-len": TOKENS,
