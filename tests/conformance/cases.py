@@ -184,9 +184,9 @@ SHAPE = {"format": {"type": "json_schema", "name": "city", "schema": CITY, "stri
 ANTHROPIC_TOOL = {"name": "look_up", "input_schema": CITY}
 
 
-def response(text: Any = "Name three colours.", **more: Any) -> dict[str, Any]:
+def response(said: Any = "Name three colours.", **more: Any) -> dict[str, Any]:
     """Return a greedy request for a response."""
-    return {"model": MODEL, "input": text, "max_output_tokens": 12, "temperature": 0, **more}
+    return {"model": MODEL, "input": said, "max_output_tokens": 12, "temperature": 0, **more}
 
 
 OTHERS = [
