@@ -171,7 +171,13 @@ class Model(Section):
 
 SMOLLM2 = Model(
     name="smollm2-135m",
-    engine_args={"max_model_len": 2048, "dtype": "bfloat16", "enforce_eager": True},
+    engine_args={
+        "max_model_len": 2048,
+        "dtype": "bfloat16",
+        "enforce_eager": True,
+        "enable_auto_tool_choice": True,
+        "tool_call_parser": "hermes",
+    },
     env={"VLLM_CPU_KVCACHE_SPACE": "1"},
 )
 

@@ -64,14 +64,17 @@ def limited_keys(gate: RunningGate) -> dict[str, str]:
 
 
 def statuses(gate: RunningGate, key: str, count: int) -> list[int]:
-    """Return how the requests of ``key`` ended, once the access log has ``count`` of them."""
+    """Return how the requests of ``key`` ended, the best first, once the log has ``count`` of them.
+
+    A reply is logged when it is settled, and so perhaps after a later refusal.
+    """
 
     def told() -> list[int]:
         key_id = key.split("-")[2]
         return [line["status"] for line in gate.access_lines() if line.get("key_id") == key_id]
 
     until(lambda: len(told()) >= count, 20, "the log lines")
-    return told()
+    return sorted(told())
 
 
 def ask(program: list[str | Path], cases: list[str], env: dict[str, str]) -> Seen:

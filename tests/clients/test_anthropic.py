@@ -90,7 +90,7 @@ def test_models_are_listed_with_either_credential(refused: Seen) -> None:
         ("may_only_read", "PermissionDeniedError", 403, "permission_error"),
         ("wrong_model", "NotFoundError", 404, "not_found_error"),
         ("long_prompt", "BadRequestError", 400, "invalid_request_error"),
-        ("large_body", "RequestTooLargeError", 413, "request_too_large"),
+        ("large_body", "ContentTooLargeError", 413, "request_too_large"),
     ],
 )
 def test_a_refusal_is_its_own_exception(refused: Seen, case, kind, status, type_) -> None:

@@ -85,7 +85,7 @@ CHATS = [
     Case("turns, parts and emoji", CHAT, chat(messages=TURNS), simulated=True),
     Case("emoji streamed", CHAT, chat(messages=TURNS, max_tokens=30, **STREAM), simulated=True),
     Case("the newer cap", CHAT, chat(max_tokens=None, max_completion_tokens=5), simulated=True),
-    Case("no cap", CHAT, chat("Say yes.", max_tokens=None), simulated=True),
+    Case("no cap", CHAT, chat("Say yes.", max_tokens=None, stop=["."]), simulated=True),
     Case("n", CHAT, chat(n=2)),
     Case("n streamed, seeded", CHAT, chat(n=2, temperature=1, seed=7, **USAGE)),
     Case("seed", CHAT, chat(temperature=0.9, top_p=0.9, seed=42), simulated=True),

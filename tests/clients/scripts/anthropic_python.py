@@ -8,6 +8,8 @@ import anthropic
 from cases import MODEL, case, chat, run
 
 PLAIN = anthropic.Anthropic(max_retries=0)
+GREEDY = {"temperature": 0}
+"""What this package no longer names, and vLLM takes."""
 
 
 def keyed(name: str, **more: Any) -> anthropic.Anthropic:
@@ -17,7 +19,7 @@ def keyed(name: str, **more: Any) -> anthropic.Anthropic:
 
 @case
 def message() -> Any:
-    told = PLAIN.messages.create(**chat("What is the capital of France?", temperature=0))
+    told = PLAIN.messages.create(**chat("What is the capital of France?", extra_body=GREEDY))
     return {
         "role": told.role,
         "type": told.type,
@@ -31,7 +33,9 @@ def message() -> Any:
 
 @case
 def stream() -> Any:
-    with PLAIN.messages.stream(**chat("What is the capital of France?", temperature=0)) as events:
+    with PLAIN.messages.stream(
+        **chat("What is the capital of France?", extra_body=GREEDY)
+    ) as events:
         kinds = [event.type for event in events]
         final = events.get_final_message()
     return {
@@ -50,7 +54,11 @@ def system_and_turns() -> Any:
         {"role": "user", "content": "Somebody."},
     ]
     asked = {"model": MODEL, "max_tokens": 8, "system": "Be brief.", "messages": talk}
-    return PLAIN.messages.create(**asked, stop_sequences=["."], top_k=1).content[0].text
+    return (
+        PLAIN.messages.create(**asked, stop_sequences=["."], extra_body={"top_k": 1})
+        .content[0]
+        .text
+    )
 
 
 @case
@@ -76,7 +84,7 @@ def count() -> Any:
 def tools() -> Any:
     schema = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
     tool = {"name": "weather", "description": "The weather of a city.", "input_schema": schema}
-    asked = chat("How is the weather in Paris?", max_tokens=120, temperature=0, tools=[tool])
+    asked = chat("How is the weather in Paris?", max_tokens=120, extra_body=GREEDY, tools=[tool])
     asked["tool_choice"] = {"type": "tool", "name": "weather"}
     told = PLAIN.messages.create(**asked)
     with PLAIN.messages.stream(**asked) as events:

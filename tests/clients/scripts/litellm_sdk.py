@@ -50,12 +50,6 @@ def complete() -> Any:
 
 
 @case
-def respond() -> Any:
-    named = {"model": f"openai/{MODEL}", "input": "Hello", "max_output_tokens": 8}
-    return litellm.responses(**OPENAI, **named).output[0].content[0].text
-
-
-@case
 def wrong_key() -> Any:
     litellm.completion(**asked(api_key="sg-wrong"))
 
