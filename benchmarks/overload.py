@@ -2,7 +2,7 @@
 
     .venv/bin/python -m benchmarks.overload
 
-A whole gate with two gateways before two simulated replicas of eight seats, asked by this one
+A whole gate with two gateways before two simulated replicas of sixteen seats, asked by this one
 process over loopback, once as it comes and once with one class and one key for everybody: one flow
 is first come first served. About three minutes; every part is bounded in time.
 
@@ -30,8 +30,11 @@ import aiohttp
 from tests.house import PATH, REPLICAS, Answer, Crowd, crowd_before, crowded
 from tests.running import ADMIN_KEY, RunningGate, chat
 
-SEATS = 8
+SEATS = 16
 ENGINE = {"decode_ms": 5.0, "decode_ms_per_sequence": 0.1}
+STEP_S = 0.005 + (SEATS - 1) * 0.0001
+"""How long a step of a full batch takes."""
+
 FAIR = [
     {"name": "interactive", "max_seats": 1.25, "max_wait_s": 600, "promote_after_s": 5},
     {"name": "batch", "max_wait_s": 600, "promote_after_s": 60, "max_tickets": 10_000},
@@ -41,11 +44,11 @@ FIRST_COME = [{"name": "all", "max_wait_s": 600, "max_tickets": 10_000}]
 WARM_S, SHARES_S, LENGTHS_S, CLASSES_S, QUIET_S = 3.0, 8.0, 18.0, 15.0, 10.0
 LENGTHS = [round(10 * 200 ** (number / 9)) for number in range(10)]
 SPREAD = (0.8, 1.2)
-LAST_S = LENGTHS[-1] * SPREAD[1] * 0.0057 + 1
-"""How long the longest reply takes, beside seven others."""
+LAST_S = LENGTHS[-1] * SPREAD[1] * STEP_S + 1
+"""How long the longest reply takes, beside fifteen others."""
 
 BATCH_TOKENS, INTERACTIVE_TOKENS, INTERACTIVE_PER_S, OVERLOAD = 256, 32, 10.0, 4
-BATCH_PER_S = REPLICAS * SEATS / (BATCH_TOKENS * 0.0057)
+BATCH_PER_S = REPLICAS * SEATS / (BATCH_TOKENS * STEP_S)
 """Batch requests that all nominal seats serve a second."""
 
 

@@ -102,17 +102,17 @@ class EngineProcess:
         except (aiohttp.ClientError, TimeoutError):
             return False
 
-    async def load(self, limit_s: float) -> EngineLoad:
-        """Return what the engine says of its load; nothing of it if it does not say in time."""
+    async def load(self, limit_s: float) -> EngineLoad | None:
+        """Return what the engine says of its load; None if it does not say in time."""
         timeout = aiohttp.ClientTimeout(total=limit_s)
         try:
             async with (
                 aiohttp.ClientSession(headers=self.address.headers, timeout=timeout) as session,
                 session.get(f"{self.address.url}/metrics") as reply,
             ):
-                return EngineLoad.from_metrics(await reply.text() if reply.ok else "")
+                return EngineLoad.from_metrics(await reply.text()) if reply.ok else None
         except (aiohttp.ClientError, TimeoutError):
-            return EngineLoad()
+            return None
 
     @property
     def exit_code(self) -> int | None:

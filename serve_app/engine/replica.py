@@ -145,6 +145,8 @@ class ModelReplica:
         """
         if self._failure is not None:
             raise RuntimeError(self._failure)
+        if self._tasks[0].done():
+            raise RuntimeError("the heartbeat has ended; the log says why")
         if not await self._engine.answers(HEALTH_S):
             raise RuntimeError(f"the engine does not answer /health within {HEALTH_S:g} s")
 

@@ -15,17 +15,20 @@ LOADS = st.builds(EngineLoad, st.integers(0, 50), st.integers(0, 9), st.floats(0
     [
         ([FREE], [8]),
         ([FULL_KV], [6]),
-        ([FULL_KV, FULL_KV], [6, 4]),
+        ([FULL_KV, FULL_KV, EngineLoad(6, 0, 0.97)], [6, 6, 4]),
+        ([EngineLoad(10, 0, 0.97)] * 23, [6] * 20 + [4] * 3),
+        ([FULL_KV, None, FREE], [6, 6, 7]),
         ([IN_QUEUE], [8]),
         ([IN_QUEUE, IN_QUEUE, FREE, FREE, FREE], [8, 6, 7, 8, 8]),
         ([IN_QUEUE, FREE, IN_QUEUE], [8, 8, 8]),
         ([FULL_KV, EngineLoad(5, 0, 0.9)], [6, 6]),
+        ([FULL_KV, EngineLoad(5, 0, 0.97)], [6, 4]),
         ([EngineLoad(0, 0, 1.0)] * 3, [1, 1, 1]),
     ],
     ids=str,
 )
-def test_seats_follow_the_engine(seen: list[EngineLoad], seats: list[int]) -> None:
-    """Full: a fifth less; a queue of its own only if it lasts; room: one more, up to all."""
+def test_seats_follow_the_engine(seen: list[EngineLoad | None], seats: list[int]) -> None:
+    """Full: a fifth less once that shows; a queue only if it lasts; room: one more, up to all."""
     offer = Offer(8)
     assert [offer.seen(one) for one in seen] == seats
 
@@ -54,3 +57,4 @@ def test_the_load_is_read_from_what_vllm_writes() -> None:
     )
     assert EngineLoad.from_metrics(text) == EngineLoad(5, 1, 0.5)
     assert EngineLoad.from_metrics("") == EngineLoad()
+    assert EngineLoad.from_metrics("vllm:num_requests_running NaN\n") == EngineLoad()

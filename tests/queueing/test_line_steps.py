@@ -4,6 +4,7 @@ from collections import Counter
 from random import Random
 from typing import Any
 
+import msgspec
 import pytest
 import redis
 from hypothesis import HealthCheck, settings
@@ -228,3 +229,19 @@ def test_a_class_is_told_a_time_though_those_above_take_every_seat(client: Any) 
     both.compare()
     assert told.said == "full"
     assert told.after_ms == pytest.approx(20_000, rel=0.5)
+
+
+def test_a_ticket_of_an_older_gateway_is_seated(client: Any) -> None:
+    """While gateways are replaced, their tickets lack the values that were added last."""
+    both = Both(client)
+    both.tend(GATEWAYS[0])
+    both.beat("r0", 1)
+    for name in ("a", "b"):
+        both.enter(f"{GATEWAYS[0]}/{name}", 1, ("acme", "k1"))
+    waiting = f"{GATEWAYS[0]}/b"
+    text = client.execute_command("HGET", both.names["tickets"], waiting, NEVER_DECODE=True)
+    older = msgspec.msgpack.decode(text)[:-1]
+    client.hset(both.names["tickets"], waiting, msgspec.msgpack.encode(older))
+    both.leave(f"{GATEWAYS[0]}/a")
+    both.compare()
+    assert both.twin.tickets[waiting].replica == "r0"

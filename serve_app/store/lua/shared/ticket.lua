@@ -8,7 +8,7 @@ local function ticket_of(k, name)
   if not text then
     return nil
   end
-  local ticket = {name = name}
+  local ticket = {name = name, prefer = ""} -- which tickets of older gateways lack
   for at, value in ipairs(cmsgpack.unpack(text)) do
     ticket[TICKET[at]] = value
   end
