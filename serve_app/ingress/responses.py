@@ -38,7 +38,7 @@ async def retrieve(gate: Gate, exchange: Exchange) -> None:
 
 
 async def cancel(gate: Gate, exchange: Exchange) -> None:
-    """Stop a response that is made in the background.
+    """Stop a response that its engine still makes.
 
     Raises:
         NoSuchResponse: it is gone, or is not the caller's.
