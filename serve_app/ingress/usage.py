@@ -3,6 +3,7 @@
 event stream   frames end with a blank line; the dialect's :class:`Stream` says which to read; the
                usage frame of a completion has ``"choices":[]``
 JSON           the object's ``usage``; of a large one, the last in its tail
+bytes          embeddings; the object in the header ``metadata`` has it, or nothing has
 names          ``prompt_tokens``, ``completion_tokens`` or ``input_tokens``, ``output_tokens``;
                Anthropic's input is what was not cached, so what was is added
 """
@@ -126,10 +127,12 @@ class JsonUsage(_Reader):
 
     Args:
         usage: filled in at the end; what the reply does not tell stays as it is.
+        beside: a header in which a reply that is no JSON tells it.
     """
 
-    def __init__(self, usage: Usage) -> None:
+    def __init__(self, usage: Usage, beside: str = "") -> None:
         super().__init__(usage)
+        self._beside = beside
         self._held, self._large = bytearray(), False
         self.finished, self.failed = True, False
         self.frames = 0
@@ -144,6 +147,7 @@ class JsonUsage(_Reader):
 
     def end(self) -> bytes:
         """Read the usage; nothing was held back."""
+        self._take(_parsed(self._beside))
         kept = bytes(self._held)
         self._take(_last_usage(kept) if self._large else _parsed(kept))
         return b""
@@ -165,7 +169,7 @@ def _event(frame: bytes) -> dict[str, Any]:
     return _parsed((b"\n" + frame).partition(b"\ndata:")[2])
 
 
-def _parsed(payload: bytes) -> dict[str, Any]:
+def _parsed(payload: bytes | str) -> dict[str, Any]:
     try:
         event = json.loads(payload)
     except (ValueError, RecursionError):

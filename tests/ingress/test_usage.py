@@ -240,6 +240,6 @@ def test_the_frame_that_begins_a_choice_is_no_token() -> None:
 def test_a_reply_nested_without_end_passes(opening: bytes, times: int) -> None:
     """Whoever parses it must not fall over it: it goes on, and tells no usage."""
     whole = opening * times + b'"usage": 1'
-    for reader in (JsonUsage(Usage()), StreamUsage(Usage(), keep_frame=True)):
+    for reader in (JsonUsage(Usage()), StreamUsage(Usage(), CHUNKS, keep_frame=True)):
         assert passed(reader, [whole + b"\n\n", DONE]) == whole + b"\n\n" + DONE
         assert reader.told == set()
