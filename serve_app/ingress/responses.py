@@ -19,7 +19,6 @@ from serve_app.ingress.call import Call
 from serve_app.ingress.exchange import Exchange
 from serve_app.ingress.gate import Gate
 from serve_app.ingress.relay import Upstream
-from serve_app.model_settings import Model
 from serve_app.queueing import Place, Seat
 
 PATH = "/v1/responses"
@@ -54,7 +53,7 @@ async def placed(gate: Gate, call: Call, caller: Caller) -> Call:
         NoSuchResponse: it is gone, or is not the caller's, or another model's.
     """
     gate.must_start(call.model)
-    if not call.follows or not keeps(call.model):
+    if not call.follows or not call.model.keeps_responses:
         return call
     place = await _found(gate, caller, call.follows, "previous_response_id")
     if place.model != call.model.name:
@@ -79,16 +78,11 @@ async def sent(
         seat = replace(seat, address=call.place.address, replica=call.place.replica)
     name = f"resp_{secrets.token_hex(16)}"
     async with gate.relay.send(call.named(name), seat, headers) as reply:
-        if call.kept and keeps(call.model) and reply.status < HTTPStatus.BAD_REQUEST:
+        if call.kept and call.model.keeps_responses and reply.status < HTTPStatus.BAD_REQUEST:
             who, where = (caller.tenant, caller.key_id), (call.model.name, seat.replica)
             with suppress(StoreUnavailable):
                 await gate.kept.note(*who, name, model=where[0], replica=where[1])
         yield reply
-
-
-def keeps(model: Model) -> bool:
-    """Return whether the engine of ``model`` keeps responses."""
-    return model.env.get("VLLM_ENABLE_RESPONSES_API_STORE", "0") not in ("", "0")
 
 
 async def _asked_of_its_keeper(gate: Gate, exchange: Exchange, method: str, verb: str) -> None:
