@@ -122,6 +122,11 @@ class Relay:
             reply.close()
 
 
+def unreached(err: UpstreamFailed) -> bool:
+    """Return whether the engine could not be reached at all, so that it has not said no."""
+    return isinstance(err.__cause__, aiohttp.ClientConnectionError)
+
+
 def _sent(body: bytes) -> bytes | AsyncIterator[memoryview]:
     """Return a body as it is sent: a large one in pieces, so that none is copied whole."""
     return body if len(body) <= PIECE_BYTES else _pieces(body)
