@@ -82,6 +82,9 @@ class Adapter(Section):
     """A folder with `adapter_config.json` on every node with replicas, or a Hugging Face id."""
 
 
+KEEPS_RESPONSES = "VLLM_ENABLE_RESPONSES_API_STORE"
+
+
 class Model(Section):
     """One model behind the gate."""
 
@@ -138,6 +141,11 @@ class Model(Section):
         """Whether the engine heeds the ``priority`` of a request; it may refuse one if not."""
         policy = self.engine_args.get("scheduling_policy", "priority")
         return self.engine == "simulated" or policy == "priority"
+
+    @property
+    def keeps_responses(self) -> bool:
+        """Whether its engine keeps responses: its ``env`` says so, and nothing else may."""
+        return self.env.get(KEEPS_RESPONSES, "0") not in ("", "0")
 
     @property
     def takes_adapters(self) -> bool:

@@ -7,7 +7,7 @@ from math import ceil
 from typing import Any
 
 from serve_app.engine.sources import adapter_source
-from serve_app.model_settings import Model
+from serve_app.model_settings import KEEPS_RESPONSES, Model
 from serve_app.store import Address
 
 GUARD = "serve_app.engine.guard.InternalKeyGuard"
@@ -43,9 +43,12 @@ def engine_argv(model: Model, source: str, address: Address, ceiling: float = 1.
 def engine_env(model: Model) -> dict[str, str]:
     """Return the variables that ``model``'s engine gets on top of others.
 
-    One that runs adapters may be told of more; its port is locked, so by us alone.
+    One that runs adapters may be told of more; its port is locked, so by us alone. Whether it keeps
+    responses the settings decide, whatever the node's environment says: the gate must know.
     """
-    ours = {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True"} if model.takes_adapters else {}
+    ours = {KEEPS_RESPONSES: str(int(model.keeps_responses))}
+    if model.takes_adapters:
+        ours["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "True"
     return {**model.env, **ours}
 
 

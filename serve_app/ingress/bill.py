@@ -58,6 +58,7 @@ class Bill:
             waited_ms=self.waited_ms,
             is_first_try=exchange.header(RETRIES) == "0",
             prefix=call.prefix,
+            prefer=call.place.replica if call.place else "",
         )
 
     def ended_early(self) -> None:

@@ -136,7 +136,8 @@ def read(
 
     Raises:
         PromptTooLong: it has more.
-        InvalidRequest: a field the gate must understand is missing or of the wrong type.
+        InvalidRequest: a field the gate must understand is missing or of the wrong type, or asks
+            for work in the background.
         NoSuchModel: there is no such model.
     """
     name = fields.get("model")
@@ -164,7 +165,7 @@ def read(
         asked=name,
         media_type=media_type,
         kept=fields.get("store") is not False,
-        follows=_follows(fields) if dialect.keeps else "",
+        follows=_kept_before(fields) if dialect.keeps else "",
     )
 
 
@@ -178,8 +179,15 @@ def _streaming(fields: dict[str, Any], dialect: Dialect) -> bool:
     return bool(said)
 
 
-def _follows(fields: dict[str, Any]) -> str:
-    """Return the kept response that ``fields`` go on from; empty if none."""
+def _kept_before(fields: dict[str, Any]) -> str:
+    """Return the kept response that ``fields`` go on from; empty if none.
+
+    What is made in the background outlives its request: nobody would hold a seat for it, nor pay.
+    """
+    background = fields.get("background")
+    if background is not None and background is not False:
+        told = "'background' must be false here; send 'stream': true and stay, or wait."
+        raise InvalidRequest(told, param="background")
     said = fields.get("previous_response_id")
     if not isinstance(said, str | None):
         told = "'previous_response_id' must be a string."

@@ -70,6 +70,7 @@ class Dialect:
         form: whether the body is a form that carries a sound, and no JSON.
         stream: how it streams; None if it does not, whatever the body says.
         ranked_by: where the engine reads a request's rank: ``field``, ``header``, or nowhere.
+        tells_usage: whether its replies tell what they used.
         keeps: whether an engine may keep the replies, by a name that the gate gives.
         errors: in whose shape its clients read errors: ``openai``, ``responses``, ``anthropic``.
     """
@@ -86,6 +87,7 @@ class Dialect:
     form: bool = False
     stream: Stream | None = None
     ranked_by: str = ""
+    tells_usage: bool = True
     keeps: bool = False
     errors: str = "openai"
 
@@ -142,7 +144,11 @@ DIALECTS = {
         errors="anthropic",
     ),
     "/v1/messages/count_tokens": Dialect(
-        talks=("messages",), texts=("system",), schemas=("tools",), errors="anthropic"
+        talks=("messages",),
+        texts=("system",),
+        schemas=("tools",),
+        tells_usage=False,
+        errors="anthropic",
     ),
     "/v1/embeddings": Dialect(
         talks=("messages",), prompts=("input",), shown=_TEMPLATE, ranked_by="field"
@@ -153,9 +159,13 @@ DIALECTS = {
         texts=("prompt",), caps=_CAPS, generates=True, form=True, stream=_SPOKEN_CHUNKS
     ),
     "/tokenize": Dialect(
-        talks=("messages",), prompts=("prompt",), shown=_TEMPLATE, schemas=("tools",)
+        talks=("messages",),
+        prompts=("prompt",),
+        shown=_TEMPLATE,
+        schemas=("tools",),
+        tells_usage=False,
     ),
-    "/detokenize": Dialect(prompts=("tokens",)),
+    "/detokenize": Dialect(prompts=("tokens",), tells_usage=False),
 }
 
 

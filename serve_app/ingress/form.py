@@ -12,9 +12,14 @@ from serve_app.errors import InvalidRequest
 FORM = "multipart/form-data"
 MAX_PARTS, MAX_HEAD_BYTES, MAX_FIELD_BYTES = 256, 8_192, 65_536
 
-_BOUNDARY = re.compile(
-    r'; *boundary=(?:"([^"\\]{1,70})"|([^\s";,\\]{1,70})) *(?=;|$)', re.IGNORECASE
+_MEDIA = re.compile(
+    r"""multipart/form-data\ *;\ *
+    boundary=(?:"([\w'()+,./:=?-]{1,70})"|([\w'+.-]{1,70}))\ *""",
+    re.IGNORECASE | re.VERBOSE | re.ASCII,
 )
+"""One parameter and no other: a ``charset`` would have an engine read other names than we do."""
+
+_NAME = re.compile(r"[A-Za-z0-9_.\[\]-]{1,256}")
 _DISPOSITION = re.compile(
     r'form-data; *name="([^"\\\r\n]*)"(?P<file>; *filename="(?:[^"\\\r\n]|\\.)*")? *', re.IGNORECASE
 )
@@ -32,12 +37,13 @@ def form_fields(raw: bytes, media_type: str) -> dict[str, str]:
         InvalidRequest: it is no such form, two readers might see two forms in it, or a field stands
             in it twice.
     """
-    found = _BOUNDARY.findall(media_type)
-    if len(found) != 1:
-        raise InvalidRequest("The 'Content-Type' must name one boundary of the form.")
+    told = _MEDIA.fullmatch(media_type)
+    if told is None:
+        raise InvalidRequest("The 'Content-Type' must name the form's boundary, and nothing else.")
+    boundary = told[1] or told[2]
     fields: dict[str, str] = {}
     seen: set[str] = set()
-    for head, begin, end in _parts(raw, b"--" + "".join(found[0]).encode("latin-1", "replace")):
+    for head, begin, end in _parts(raw, b"--" + boundary.encode()):
         name, is_file = _named(head)
         if name in seen and not name.endswith("[]"):
             raise InvalidRequest(
@@ -77,8 +83,10 @@ def _named(head: bytes) -> tuple[str, bool]:
     told = {name.lower(): value.strip(" \t") for name, _, value in lines}
     found = _DISPOSITION.fullmatch(told.get("content-disposition", ""))
     plain = told.get("content-transfer-encoding", "binary").lower() in ("7bit", "8bit", "binary")
-    if found is None or len(told) < len(lines) or not plain or "\0" in found[1]:
+    if found is None or len(told) < len(lines) or not plain:
         raise InvalidRequest("A part of the form has a head that cannot be read.")
+    if not _NAME.fullmatch(found[1]):
+        raise InvalidRequest("A field's name may have letters, digits and '_', '-', '.', '[', ']'.")
     return found[1], found["file"] is not None
 
 

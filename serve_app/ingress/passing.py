@@ -24,7 +24,7 @@ async def passed_on(exchange: Exchange, call: Call, bill: Bill, reply: Upstream)
     """
     bill.used = True
     fine = reply.status < HTTPStatus.BAD_REQUEST
-    reader = _reader(call, bill, fine=fine)
+    reader = _reader(call, bill, reply, fine=fine)
     exchange.note_first_byte()
     if exchange.started and not fine:  # it was told that it waits, so its status is sent
         await exchange.write(await _as_event(reply), more=False)
@@ -52,7 +52,7 @@ async def passed_on(exchange: Exchange, call: Call, bill: Bill, reply: Upstream)
 
 def _close(bill: Bill, call: Call, reader: StreamUsage | JsonUsage, *, fine: bool) -> None:
     """Note what a reply used that came to its end."""
-    if fine and call.demand.choices and not call.streaming:
+    if fine and call.dialect.tells_usage and not call.streaming:
         bill.charge_untold(reader.told)
     counts = {"input", "output"} if call.demand.choices else {"input"}
     bill.ended_well = fine and reader.told >= counts
@@ -66,10 +66,10 @@ async def _as_event(reply: Upstream) -> bytes:
     return b"event: error\ndata: " + b" ".join(told.split(b"\n")) + b"\n\n"
 
 
-def _reader(call: Call, bill: Bill, *, fine: bool) -> StreamUsage | JsonUsage:
+def _reader(call: Call, bill: Bill, reply: Upstream, *, fine: bool) -> StreamUsage | JsonUsage:
     """Return what reads the reply; a stream's usage begins with its input."""
     stream = call.dialect.stream
     if fine and call.streaming and stream is not None:
         bill.usage.input_tokens = bill.held.input_tokens
         return StreamUsage(bill.usage, stream, keep_frame=call.wants_usage)
-    return JsonUsage(bill.usage)
+    return JsonUsage(bill.usage, beside=reply.headers.get("metadata", ""))

@@ -19,6 +19,9 @@ from serve_app.queueing import Place, Seat
 CONNECT_S = 3.0
 BUFFER_BYTES = 2**16
 PIECE_BYTES = 2**18
+HEADER_BYTES = 2**20
+"""Of an engine's header: ``metadata`` has some hundred bytes for each embedding."""
+
 _PASSED_BACK = ("content-type", "content-length", "content-encoding", "metadata")
 """Of the engine's headers; the last describes embeddings that are sent as bytes."""
 
@@ -68,6 +71,8 @@ class Relay:
             auto_decompress=False,
             skip_auto_headers=("User-Agent", "Accept-Encoding"),
             read_bufsize=BUFFER_BYTES,
+            max_line_size=HEADER_BYTES,
+            max_field_size=HEADER_BYTES,
         )
 
     async def close(self) -> None:
@@ -118,6 +123,11 @@ class Relay:
             yield begun
         finally:
             reply.close()
+
+
+def unreached(err: UpstreamFailed) -> bool:
+    """Return whether the engine could not be reached at all, so that it has not said no."""
+    return isinstance(err.__cause__, aiohttp.ClientConnectionError)
 
 
 def _sent(body: bytes) -> bytes | AsyncIterator[memoryview]:

@@ -7,19 +7,24 @@ them if its ``env`` has ``VLLM_ENABLE_RESPONSES_API_STORE``; if not, there is no
 import re
 import secrets
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    suppress,
+)
 from dataclasses import replace
 from http import HTTPStatus
 from urllib.parse import urlencode
 
 from serve_app.auth import Caller
-from serve_app.errors import NoSuchResponse, StoreUnavailable
+from serve_app.errors import NoSuchResponse, StoreUnavailable, UpstreamFailed
 from serve_app.ingress.admission import admitted
 from serve_app.ingress.call import Call
+from serve_app.ingress.catalogue import may_ask
 from serve_app.ingress.exchange import Exchange
 from serve_app.ingress.gate import Gate
-from serve_app.ingress.relay import Upstream
-from serve_app.model_settings import Model
+from serve_app.ingress.relay import Upstream, unreached
 from serve_app.queueing import Place, Seat
 
 PATH = "/v1/responses"
@@ -38,7 +43,7 @@ async def retrieve(gate: Gate, exchange: Exchange) -> None:
 
 
 async def cancel(gate: Gate, exchange: Exchange) -> None:
-    """Stop a response that is made in the background.
+    """Stop a response that its engine still makes.
 
     Raises:
         NoSuchResponse: it is gone, or is not the caller's.
@@ -51,13 +56,13 @@ async def placed(gate: Gate, call: Call, caller: Caller) -> Call:
 
     Raises:
         NoCapacity: its model cannot be started.
-        NoSuchResponse: it is gone, or is not the caller's, or another model's.
+        NoSuchResponse: it is gone, or is not the caller's, or of another name.
     """
     gate.must_start(call.model)
-    if not call.follows or not keeps(call.model):
+    if not call.follows or not call.model.keeps_responses:
         return call
     place = await _found(gate, caller, call.follows, "previous_response_id")
-    if place.model != call.model.name:
+    if gate.models[place.model].counted(place.asked) != call.counts_as:
         raise _gone(call.follows, "previous_response_id")
     return replace(call, place=place)
 
@@ -69,6 +74,10 @@ async def sent(
     """Send ``call`` to the engine of ``seat``, or where what it goes on from is kept.
 
     What an engine may keep is named by the gate, and noted before its first byte goes on.
+
+    Raises:
+        NoSuchResponse: what it goes on from went while it waited, or cannot be reached.
+        UpstreamFailed, UpstreamTimeout: as :meth:`Relay.send` says.
     """
     headers = exchange.passed_on(call.model)
     if not call.dialect.keeps:
@@ -76,19 +85,32 @@ async def sent(
             yield reply
         return
     if call.place is not None:
-        seat = replace(seat, address=call.place.address, replica=call.place.replica)
+        place = await _found(gate, caller, call.follows, "previous_response_id")
+        seat = replace(seat, address=place.address, replica=place.replica)
     name = f"resp_{secrets.token_hex(16)}"
-    async with gate.relay.send(call.named(name), seat, headers) as reply:
-        if call.kept and keeps(call.model) and reply.status < HTTPStatus.BAD_REQUEST:
-            who, where = (caller.tenant, caller.key_id), (call.model.name, seat.replica)
+    async with _reached(gate.relay.send(call.named(name), seat, headers), call) as reply:
+        if call.kept and call.model.keeps_responses and reply.status < HTTPStatus.BAD_REQUEST:
+            who, asked = (caller.tenant, caller.key_id), call.asked or call.model.name
             with suppress(StoreUnavailable):
-                await gate.kept.note(*who, name, model=where[0], replica=where[1])
+                await gate.kept.note(
+                    *who, name, model=call.model.name, asked=asked, replica=seat.replica
+                )
         yield reply
 
 
-def keeps(model: Model) -> bool:
-    """Return whether the engine of ``model`` keeps responses."""
-    return model.env.get("VLLM_ENABLE_RESPONSES_API_STORE", "0") not in ("", "0")
+@asynccontextmanager
+async def _reached(
+    sending: AbstractAsyncContextManager[Upstream], call: Call
+) -> AsyncIterator[Upstream]:
+    """Lend what ``sending`` lends; no other replica has what a kept response's lost keeper had."""
+    async with AsyncExitStack() as stack:
+        try:
+            reply = await stack.enter_async_context(sending)
+        except UpstreamFailed as err:
+            if call.place is not None and unreached(err):
+                raise _gone(call.follows, "previous_response_id") from err
+            raise
+        yield reply
 
 
 async def _asked_of_its_keeper(gate: Gate, exchange: Exchange, method: str, verb: str) -> None:
@@ -99,7 +121,8 @@ async def _asked_of_its_keeper(gate: Gate, exchange: Exchange, method: str, verb
         caller.must_reach(PATH)
         name = str(exchange.scope["path_params"]["response_id"])
         place = await _found(gate, caller, name, "response_id")
-        caller.must_use(place.model)
+        if not may_ask(caller, place.asked, gate.models[place.model]):
+            caller.must_use(place.asked)
         if query.get("stream", "").lower() not in _NO:
             caller.must("use_streaming")
         asks = urlencode({one: query[one] for one in QUERY if one in query})

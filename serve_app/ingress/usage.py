@@ -2,23 +2,25 @@
 
 event stream   frames end with a blank line; the dialect's :class:`Stream` says which to read; the
                usage frame of a completion has ``"choices":[]``
-JSON           the object's ``usage``; of a large one, the last in its tail
+JSON           the object's ``usage``; of a large one, found as it flows by
+bytes          embeddings; the object in the header ``metadata`` has it, or nothing has
 names          ``prompt_tokens``, ``completion_tokens`` or ``input_tokens``, ``output_tokens``;
                Anthropic's input is what was not cached, so what was is added
 """
 
 import json
-import re
 from typing import Any
 
 from serve_app.ingress.dialects import Stream
+from serve_app.ingress.member import Member
 from serve_app.limits import Usage
 
 MAX_HELD_BYTES = 1024 * 1024
-TAIL_BYTES = 64 * 1024
-"""Kept of a reply that is larger: engines tell the usage at its end."""
+"""So much of a reply is kept, to be parsed at its end; a larger one is read as it flows by."""
 
-_TOLD = re.compile(rb'"usage"\s*:\s*(?={)')
+MAX_FRAME_BYTES = 8 * 1024 * 1024
+"""So much of a frame is held back until its end; what is longer goes on unread."""
+
 _END = b"\n\n"
 _OPENING = b'"delta":{"role":"assistant","content":""'
 """In the frame that begins each choice of a chat, and says nothing yet."""
@@ -77,25 +79,66 @@ class StreamUsage(_Reader):
     def __init__(self, usage: Usage, stream: Stream, *, keep_frame: bool) -> None:
         super().__init__(usage)
         self._stream, self._keep = stream, keep_frame
-        self._rest = b""
+        self._rest: list[bytes] = []
+        self._rest_bytes, self._passing = 0, False
         self.finished = self.failed = False
         self.frames = 0
 
     def feed(self, chunk: bytes) -> bytes:
-        """Return what may go on to the client: whole frames only."""
-        data = self._rest + chunk if self._rest else chunk
-        *frames, self._rest = data.split(_END)
-        self.frames += len(frames)
-        if not self.failed and not self._stream.notable.search(data):
-            whole = data[: len(data) - len(self._rest)]
-            self._usage.output_tokens += self._pieces(whole, len(frames))
-            return whole
-        return b"".join(map(self._read, frames))
+        """Return what may go on to the client: whole frames, and pieces of one that is too long.
+
+        A frame's end is looked for in what is new, so that each byte is looked at a few times only.
+        """
+        last = self._rest[-1][-1:] if self._rest else b""
+        if chunk:
+            self._rest.append(chunk)
+        self._rest_bytes += len(chunk)
+        if _END in last + chunk:
+            return self._fed()
+        return self._let_through() if self._rest_bytes > MAX_FRAME_BYTES or self._passing else b""
 
     def end(self) -> bytes:
         """Return what was held back when the stream ended."""
-        rest, self._rest = self._rest, b""
+        rest = self._held()
         return b"" if self.failed else rest
+
+    def _held(self) -> bytes:
+        """Return what was held back, and hold nothing any more."""
+        held = b"".join(self._rest)
+        self._rest, self._rest_bytes = [], 0
+        return held
+
+    def _hold(self, rest: bytes) -> None:
+        self._rest, self._rest_bytes = [rest] if rest else [], len(rest)
+
+    def _let_through(self) -> bytes:
+        """Return what has come of a frame that is too long to be held back, but its last byte."""
+        data = self._held()
+        self._hold(data[-1:])
+        if self.failed:
+            return b""
+        if not self._passing:
+            how = data.startswith((*self._stream.ends, self._stream.fails))
+            self.finished = self.finished or how
+            self._usage.output_tokens += 0 if how else self._pieces(data, 1)
+        self._passing = True
+        return data[:-1]
+
+    def _fed(self) -> bytes:
+        """Return what goes on of the frames that have come, and hold back the rest."""
+        data, before = self._held(), b""
+        if self._passing:
+            long, _, data = data.partition(_END)
+            before, self._passing = long + _END, False
+            self.frames += 1
+        *frames, rest = data.split(_END)
+        self._hold(rest)
+        self.frames += len(frames)
+        if not self.failed and not self._stream.notable.search(data):
+            whole = data[: len(data) - len(rest)]
+            self._usage.output_tokens += self._pieces(whole, len(frames))
+            return before + whole
+        return before + b"".join(map(self._read, frames))
 
     def _pieces(self, frames: bytes, count: int) -> int:
         """Return how many of ``count`` frames bring a piece of the reply."""
@@ -126,38 +169,32 @@ class JsonUsage(_Reader):
 
     Args:
         usage: filled in at the end; what the reply does not tell stays as it is.
+        beside: a header in which a reply that is no JSON tells it.
     """
 
-    def __init__(self, usage: Usage) -> None:
+    def __init__(self, usage: Usage, beside: str = "") -> None:
         super().__init__(usage)
-        self._held, self._large = bytearray(), False
+        self._beside = beside
+        self._held, self._large = bytearray(), Member("usage")
+        self._is_large = False
         self.finished, self.failed = True, False
         self.frames = 0
 
     def feed(self, chunk: bytes) -> bytes:
-        """Return ``chunk``; a copy is kept, of a large reply only the tail."""
+        """Return ``chunk``; of a reply that is not large, a copy is kept."""
         self._held += chunk
-        if len(self._held) > MAX_HELD_BYTES or self._large:
-            self._large = True
-            del self._held[:-TAIL_BYTES]
+        if self._is_large or len(self._held) > MAX_HELD_BYTES:
+            self._is_large = True
+            self._large.feed(bytes(self._held))
+            self._held.clear()
         return chunk
 
     def end(self) -> bytes:
         """Read the usage; nothing was held back."""
+        self._take(_parsed(self._beside))
         kept = bytes(self._held)
-        self._take(_last_usage(kept) if self._large else _parsed(kept))
+        self._take({"usage": self._large.value} if self._is_large else _parsed(kept))
         return b""
-
-
-def _last_usage(tail: bytes) -> dict[str, Any]:
-    """Return the last usage that ends in ``tail``, as if it were all of an object."""
-    for found in reversed([*_TOLD.finditer(tail)]):
-        try:
-            told, _ = json.JSONDecoder().raw_decode(tail[found.end() :].decode(errors="replace"))
-        except (ValueError, RecursionError):
-            continue
-        return {"usage": told}
-    return {}
 
 
 def _event(frame: bytes) -> dict[str, Any]:
@@ -165,7 +202,7 @@ def _event(frame: bytes) -> dict[str, Any]:
     return _parsed((b"\n" + frame).partition(b"\ndata:")[2])
 
 
-def _parsed(payload: bytes) -> dict[str, Any]:
+def _parsed(payload: bytes | str) -> dict[str, Any]:
     try:
         event = json.loads(payload)
     except (ValueError, RecursionError):

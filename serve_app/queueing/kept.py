@@ -19,11 +19,13 @@ class Place(NamedTuple):
 
     Attributes:
         model: that answered.
+        asked: the name that it was asked by: the model's own, an alias, an adapter.
         replica: that holds it.
         address: how to reach that.
     """
 
     model: str
+    asked: str
     replica: str
     address: Address
 
@@ -34,13 +36,23 @@ class Kept:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    async def note(self, tenant: str, caller: str, named: str, *, model: str, replica: str) -> None:
-        """Note that ``replica`` holds the response ``named`` of ``caller``.
+    async def note(
+        self, tenant: str, caller: str, named: str, *, model: str, asked: str, replica: str
+    ) -> None:
+        """Note that ``replica`` holds the response ``named`` of ``caller``, made by ``model``.
+
+        Args:
+            tenant: whose it is.
+            caller: who of it.
+            named: its name.
+            model: that made it.
+            asked: the name that it was asked by.
+            replica: that holds it.
 
         Raises:
             StoreUnavailable: nobody will find it.
         """
-        place = json.dumps([model, replica, caller])
+        place = json.dumps([model, asked, replica, caller])
         await self._store.run("response_keep", keys.responses(tenant), [named, place, TTL_S, MOST])
 
     async def find(self, tenant: str, caller: str, named: str) -> Place | None:
@@ -52,8 +64,8 @@ class Kept:
         (told,) = await self._store.fields(keys.responses(tenant)[0], named)
         if told is None:
             return None
-        model, replica, whose = json.loads(told)
+        model, asked, replica, whose = json.loads(told)
         (address,) = await self._store.fields(keys.line(model)[0], replica)
         if address is None or whose != caller:
             return None
-        return Place(model, replica, Address.from_json(address))
+        return Place(model, asked, replica, Address.from_json(address))

@@ -101,6 +101,7 @@ class Line(Tending):
             arrived_us,
             asks.is_first_try,
             asks.prefix and f"{asks.tenant}/{asks.prefix}",
+            asks.prefer,
         )
         try:
             seat = await self._take(ticket, waiter, asks, avoid, telling)
@@ -161,8 +162,8 @@ class Line(Tending):
                 ticket,
                 *waiter.args,
                 *waiter.times,
-                avoid,
-                self._rings[waiter.model].near(waiter.prefix),
+                "" if avoid == waiter.prefer else avoid,
+                waiter.prefer or self._rings[waiter.model].near(waiter.prefix),
                 int(waiter.is_first_try),
                 self._rules,
             ]

@@ -21,6 +21,7 @@ class Asks:
         waited_ms: of its patience it has used up before.
         is_first_try: whether its client says that it was not told to come again.
         prefix: the same for all requests of one conversation; empty for none.
+        prefer: the replica that it must run on in the end; it goes before that of the prefix.
     """
 
     queue_class: QueueClass
@@ -34,6 +35,7 @@ class Asks:
     waited_ms: float = 0.0
     is_first_try: bool = False
     prefix: str = ""
+    prefer: str = ""
 
 
 class Telling(NamedTuple):

@@ -57,6 +57,7 @@ class Waiter:
         arrived_us: when it first came; 0 until the store has said.
         is_first_try: whether its client says that it was not told to come again.
         prefix: of its tenant and its conversation; empty for none.
+        prefer: the replica that it asks for by name; empty for none.
         entered: whether the store has answered.
     """
 
@@ -68,6 +69,7 @@ class Waiter:
     arrived_us: int = 0
     is_first_try: bool = False
     prefix: str = ""
+    prefer: str = ""
     entered: bool = False
 
     @property

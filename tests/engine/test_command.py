@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from serve_app.engine import command, engine_argv, gpus_per_replica
-from serve_app.model_settings import Model
+from serve_app.model_settings import KEEPS_RESPONSES, Model
 from serve_app.store import Address
 
 ADDRESS = Address("10.0.0.7", 31_000, "s3cret")
@@ -120,6 +120,25 @@ def test_simulated() -> None:
     assert value(line, "--max-num-seqs") == "3"
     assert value(line, "--port") == "31000"
     assert json.loads(value(line, "--settings"))["decode_ms"] == 1.5
+
+
+@pytest.mark.parametrize(
+    ("env", "keeps"),
+    [
+        ({}, "0"),
+        ({KEEPS_RESPONSES: ""}, "0"),
+        ({KEEPS_RESPONSES: "0"}, "0"),
+        ({KEEPS_RESPONSES: "1"}, "1"),
+    ],
+)
+def test_the_settings_alone_decide_whether_responses_are_kept(
+    env: dict[str, str], keeps: str
+) -> None:
+    """The engine is always told, so that the node's environment decides nothing."""
+    one = model(env=env | {"A": "b"})
+    told = command.engine_env(one)
+    assert told == {"A": "b", KEEPS_RESPONSES: keeps}
+    assert one.keeps_responses == (keeps == "1")
 
 
 @pytest.mark.parametrize("engine", ["vllm", "simulated"])

@@ -230,3 +230,14 @@ def test_a_prompt_has_so_many_characters(most: int, chars: int, fits: bool) -> N
         read(CHAT, raw, fields, MODELS, max_prompt_chars=most)
     assert (told.value.status, told.value.code) == (400, "prompt_too_long")
     assert told.value.param == "messages"
+
+
+@pytest.mark.parametrize("said", [True, 1, "true", "on", "false", 0, [], {}])
+def test_nothing_is_made_in_the_background(said: object) -> None:
+    """It would go on without a seat and a charge: whatever an engine may read as yes is 400."""
+    fields = {"model": "small", "input": "a", "background": said}
+    with pytest.raises(InvalidRequest, match="must be false") as told:
+        read("/v1/responses", json.dumps(fields).encode(), fields, MODELS)
+    assert (told.value.status, told.value.param) == (400, "background")
+    for no in (False, None):
+        read("/v1/responses", b"{}", {**fields, "background": no}, MODELS)

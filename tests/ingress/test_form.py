@@ -1,11 +1,15 @@
 """The text fields of a form, read without touching it (CONTRACT §3)."""
 
+import asyncio
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from starlette.datastructures import Headers
+from starlette.formparsers import MultiPartException, MultiPartParser
 
 from serve_app.errors import InvalidRequest
 from serve_app.ingress.form import MAX_FIELD_BYTES, MAX_PARTS, form_fields
@@ -50,6 +54,13 @@ def test_what_an_official_client_writes_is_read(fields: dict[str, str], sound: b
         pytest.param(
             part(b"a", b"b") + END, f"{MEDIA}; boundary=abc", "boundary", id="two boundaries"
         ),
+        pytest.param(
+            part(b"+AG0-odel", b"m") + END, f"{MEDIA}; charset=utf-7", "nothing", id="a charset"
+        ),
+        pytest.param(part(b"a", b"b") + END, f"{MEDIA}; x=1", "nothing", id="a parameter more"),
+        pytest.param(part(b"+AG0-odel", b"m") + END, MEDIA, "letters", id="another's letters"),
+        pytest.param(part(b"m\xc3\xb6del", b"m") + END, MEDIA, "letters", id="not ASCII"),
+        pytest.param(part(b"", b"m") + END, MEDIA, "letters", id="no letter"),
         pytest.param(part(b"a", b"b") + part(b"a", b"c") + END, MEDIA, "twice", id="twice"),
         pytest.param(
             SOUND.replace(b'"file"', b'"model"') + b"x\r\n" + part(b"model", b"m") + END,
@@ -105,3 +116,67 @@ def test_a_quoted_boundary_and_a_list_are_read() -> None:
         raw.replace(b"\r\n" + END, b"\r\n\r\n" + END), 'multipart/form-data; boundary="xyz"'
     )
     assert told == {"t[]": "segment"}
+
+
+NAMES = st.sampled_from(
+    [b"model", b"stream", b"Model", b"+AG0-odel", b"t[]", b"a.b", b"%6dodel", b"model ", b"\xffm"]
+)
+HEADS = st.sampled_from(
+    [
+        b"Content-Type: text/plain; charset=utf-7",
+        b"X-Name: model",
+        b"content-disposition: form-data; name=model",
+        b" folded",
+        b"A:b\nContent-Disposition: form-data; name=model",
+    ]
+)
+TEXTS = st.sampled_from(
+    [b"small", b"", b"+AG0-", b"--xyz", b"\r\n", b"\r\n--xy", b"\xc3\xbc", b"\0"]
+)
+PARTS = st.builds(lambda name, text, more: part(name, text, *more), NAMES, TEXTS, st.lists(HEADS))
+PARAMETERS = st.sampled_from(
+    [
+        "",
+        "; charset=utf-7",
+        "; charset=utf-16",
+        ";charset=latin-1",
+        "; boundary=abc",
+        "; boundary*=utf-8''abc",
+        '; x="; boundary=abc"',
+        ", multipart/form-data; boundary=abc",
+        "; ",
+        " ",
+        "\t",
+    ]
+)
+
+
+async def engines_fields(raw: bytes, media: str) -> dict[str, str]:
+    """The text fields that an engine reads, whose server is Starlette."""
+
+    async def pieces() -> AsyncGenerator[bytes, None]:
+        yield raw
+
+    headers = Headers({"content-type": media})
+    form = await MultiPartParser(headers, pieces()).parse()
+    try:
+        return {name: value for name, value in form.items() if isinstance(value, str)}
+    finally:
+        await form.close()
+
+
+@given(
+    parts=st.lists(PARTS | st.just(SOUND + b"RIFF\r\n"), min_size=1, max_size=3),
+    parameter=st.just("") | PARAMETERS,
+)
+def test_an_engine_reads_the_same_fields(parts: list[bytes], parameter: str) -> None:
+    """What is not refused has one reading: ours is the engine's, names and texts."""
+    raw, media = b"".join(parts) + END, MEDIA + parameter
+    try:
+        ours = form_fields(raw, media)
+    except InvalidRequest:
+        return
+    try:
+        assert asyncio.run(engines_fields(raw, media)) == ours
+    except MultiPartException:
+        return  # the engine refuses it, too

@@ -34,7 +34,9 @@ class Engine:
         return self._chunks.pop(0) if self._chunks else b""
 
 
-async def passed(path: str, *chunks: bytes, status: int = 200, stream: bool = False) -> Bill:
+async def passed(
+    path: str, *chunks: bytes, status: int = 200, stream: bool = False, **headers: str
+) -> Bill:
     """The bill of a reply in these chunks; 30 input and 50 output tokens were held for it."""
 
     async def wire(*_: Any) -> Any:
@@ -47,7 +49,7 @@ async def passed(path: str, *chunks: bytes, status: int = 200, stream: bool = Fa
     scope = {"method": "POST", "path": path, "headers": [], "query_string": b""}
     engine: Any = Engine(*chunks[1:])
     await passed_on(
-        Exchange(scope, wire, wire), call, bill, Upstream(status, {}, chunks[0], engine)
+        Exchange(scope, wire, wire), call, bill, Upstream(status, headers, chunks[0], engine)
     )
     assert bill.used
     return bill
@@ -67,12 +69,30 @@ async def passed(path: str, *chunks: bytes, status: int = 200, stream: bool = Fa
         pytest.param(CHAT, [b" " * MAX_HELD_BYTES, b"{}"], 200, (30, 50), False, id="large, none"),
         pytest.param(CHAT, [b'{"error":{}}'], 400, (0, 0), False, id="the engine refuses"),
         pytest.param(EMBED, [b'{"usage":{"prompt_tokens":9}}'], 200, (9, 0), True, id="embedding"),
+        pytest.param(EMBED, [b"\0\1\2\3"], 200, (30, 0), False, id="bytes"),
+        pytest.param("/v1/score", [b"{}"], 200, (30, 0), False, id="a score, nothing told"),
+        pytest.param("/v1/rerank", [b"{}"], 200, (30, 0), False, id="an order, nothing told"),
+        pytest.param(EMBED, [b'{"error":{}}'], 400, (0, 0), False, id="no embedding"),
         pytest.param("/tokenize", [b'{"count":3}'], 200, (0, 0), False, id="nothing generated"),
     ],
 )
 async def test_a_whole_reply(path, chunks, status, usage, teaches) -> None:
     """What it tells is charged; if it tells nothing, what was held, and that teaches nothing."""
     bill = await passed(path, *chunks, status=status)
+    assert (bill.usage, bill.ended_well) == (Usage(*usage), teaches)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "usage", "teaches"),
+    [
+        ('{"data":[],"usage":{"prompt_tokens":9,"total_tokens":9}}', (9, 0), True),
+        ('{"data":[]}', (30, 0), False),
+        ("rubbish", (30, 0), False),
+    ],
+)
+async def test_embeddings_as_bytes(metadata: str, usage: tuple[int, int], teaches: bool) -> None:
+    """They tell their usage in a header, or are charged what was held: they were free."""
+    bill = await passed(EMBED, b"\0\1\2\3", metadata=metadata)
     assert (bill.usage, bill.ended_well) == (Usage(*usage), teaches)
 
 

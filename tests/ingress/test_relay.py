@@ -200,6 +200,18 @@ async def test_a_body_passes_byte_for_byte(relay: Relay, body: bytes) -> None:
     }
 
 
+async def test_a_long_header_is_no_failure(relay: Relay) -> None:
+    """The ``metadata`` of 2,000 embeddings as bytes: the engine has done its work."""
+    metadata = b"x" * 200_000
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await head_of(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\nmetadata: " + metadata + b"\r\ncontent-length: 0\r\n\r\n")
+
+    async with server(answer) as seat, relay.send(CALL, seat, {}) as reply:
+        assert reply.headers["metadata"] == metadata.decode()
+
+
 async def test_what_comes_back_of_the_headers(relay: Relay) -> None:
     """Media type, length and what describes the body; nothing of the connection, nothing else."""
 

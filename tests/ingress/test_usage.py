@@ -1,6 +1,7 @@
 """The usage in a reply, found as it goes by."""
 
 import json
+import time
 from collections.abc import Iterable
 from itertools import pairwise
 
@@ -8,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from serve_app.ingress import usage as reading
 from serve_app.ingress.dialects import DIALECTS
 from serve_app.ingress.usage import MAX_HELD_BYTES, JsonUsage, StreamUsage
 from serve_app.limits import Usage
@@ -101,6 +103,49 @@ def test_a_broken_stream(stream: list[bytes], output: int, finished: bool) -> No
         assert (usage.output_tokens, reader.finished) == (output, finished)
 
 
+@pytest.mark.parametrize("body", [b"x", b"x\n"])
+def test_a_frame_of_twice_the_length_takes_about_twice_as_long(body: bytes) -> None:
+    """However small the pieces it comes in; one of 10 MB kept the event loop for ten seconds."""
+
+    def took_s(pieces: int) -> float:
+        reader = StreamUsage(Usage(), CHUNKS, keep_frame=False)
+        began = time.process_time()
+        for _ in range(pieces):
+            reader.feed(body * 500)
+        return time.process_time() - began
+
+    took_s(100)
+    assert took_s(7_000) < 60 * took_s(700) + 0.05
+
+
+@given(places=st.lists(st.integers(0, 400), max_size=12), long=st.integers(150, 300))
+def test_a_frame_beyond_the_bound_goes_on_unread(places: list[int], long: int) -> None:
+    """No byte is lost, held back for ever or read twice; what follows it is read again."""
+    text = said("a") + said("b" * long) + said("c") + USAGE + DONE
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reading, "MAX_FRAME_BYTES", 150)
+        usage = Usage()
+        reader = StreamUsage(usage, CHUNKS, keep_frame=True)
+        assert passed(reader, cut(text, places)) == text
+    assert (reader.finished, usage.output_tokens, reader.frames) == (True, 7, 5)
+
+
+def test_of_a_frame_beyond_the_bound_little_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It counts as one piece; one that ends the stream ends it, though its usage is not read."""
+    monkeypatch.setattr(reading, "MAX_FRAME_BYTES", 64)
+    events = DIALECTS["/v1/responses"].stream
+    ended = b"event: response.completed\ndata: " + b"x" * 300
+    delta = b"event: response.output_text.delta\ndata: " + b"x" * 300
+    for text, finished, output in ((ended, True, 0), (delta, False, 1)):
+        usage = Usage()
+        reader = StreamUsage(usage, events, keep_frame=True)
+        for at in range(0, len(text), 10):
+            reader.feed(text[at : at + 10])
+            assert reader._rest_bytes <= 64
+        assert passed(reader, [b"\n", b"\n"]).endswith(b"\n\n")
+        assert (reader.finished, usage.output_tokens, reader.frames) == (finished, output, 1)
+
+
 def test_usage_beside_content_is_passed_on() -> None:
     """A frame that carries content is never dropped, though it carries usage too."""
     both = said("last words", usage=TOLD)
@@ -141,8 +186,8 @@ def test_a_reply_without_usage(body: bytes) -> None:
 
 
 @pytest.mark.parametrize("step", [999, 65_536, MAX_HELD_BYTES + 1, 10**9])
-def test_of_a_huge_reply_only_the_tail_is_kept(step: int) -> None:
-    """Its usage is found there, not where it is only said; it was charged nothing."""
+def test_of_a_huge_reply_little_is_kept(step: int) -> None:
+    """Its usage is found where it stands, not where it is only said; it was charged nothing."""
     tail = json.dumps({"said": 'of "usage": {"prompt_tokens": 1}', "object": "usage"})
     body = b'{"text": "' + b"x" * MAX_HELD_BYTES + b'", ' + tail[1:-1].encode()
     body += b', "usage" : ' + json.dumps(TOLD).encode() + b', "model": "m"}'
@@ -154,6 +199,26 @@ def test_of_a_huge_reply_only_the_tail_is_kept(step: int) -> None:
     assert reader.end() == b""
     assert usage == Usage(11, 7)
     assert reader.told == {"input", "output"}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(
+            {"id": "r", "usage": TOLD, "results": [{"document": {"usage": {}}}]}, id="an order"
+        ),
+        pytest.param({"choices": ["a" * 99_999], "usage": TOLD, "prompt_logprobs": [1]}, id="chat"),
+        pytest.param(
+            {"content": [{"input": {"usage": {"input_tokens": 0}}}], "usage": TOLD}, id="message"
+        ),
+    ],
+)
+def test_of_a_huge_reply_the_usage_is_found_anywhere(body: dict[str, object]) -> None:
+    """At its top, before or behind what is long; rerank's replies over 1 MB were free."""
+    text = json.dumps(body | {"more": ["x" * 999] * 1_100}).encode()
+    usage = Usage()
+    passed(JsonUsage(usage), cut(text, range(0, len(text), 65_536)))
+    assert usage == Usage(11, 7)
 
 
 @pytest.mark.parametrize("tail", [b'"usage": {"prompt', b'"usage": 3}', b"\xff", b""])
@@ -240,6 +305,6 @@ def test_the_frame_that_begins_a_choice_is_no_token() -> None:
 def test_a_reply_nested_without_end_passes(opening: bytes, times: int) -> None:
     """Whoever parses it must not fall over it: it goes on, and tells no usage."""
     whole = opening * times + b'"usage": 1'
-    for reader in (JsonUsage(Usage()), StreamUsage(Usage(), keep_frame=True)):
+    for reader in (JsonUsage(Usage()), StreamUsage(Usage(), CHUNKS, keep_frame=True)):
         assert passed(reader, [whole + b"\n\n", DONE]) == whole + b"\n\n" + DONE
         assert reader.told == set()

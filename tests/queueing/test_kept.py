@@ -15,8 +15,8 @@ async def test_a_response_is_found_by_its_maker_while_its_replica_lives(any_stor
     """By the same caller of the same tenant; withdrawn, the replica takes its responses along."""
     found = Kept(any_store)
     await registry.beat(any_store, "m", "r1", 4, HERE)
-    await found.note("acme", "ada", "resp_1", model="m", replica="r1")
-    assert await found.find("acme", "ada", "resp_1") == Place("m", "r1", HERE)
+    await found.note("acme", "ada", "resp_1", model="m", asked="poet", replica="r1")
+    assert await found.find("acme", "ada", "resp_1") == Place("m", "poet", "r1", HERE)
     assert await found.find("acme", "bob", "resp_1") is None
     assert await found.find("other", "ada", "resp_1") is None
     assert await found.find("acme", "ada", "resp_2") is None
@@ -31,9 +31,9 @@ async def test_of_too_many_the_oldest_are_forgotten(
     monkeypatch.setattr(kept, "MOST", 3)
     found = Kept(store)
     await registry.beat(store, "m", "r1", 4, HERE)
-    await found.note("other", "ada", "resp_0", model="m", replica="r1")
+    await found.note("other", "ada", "resp_0", model="m", asked="m", replica="r1")
     for at in range(6):
-        await found.note("acme", "ada", f"resp_{at}", model="m", replica="r1")
+        await found.note("acme", "ada", f"resp_{at}", model="m", asked="m", replica="r1")
     here = [await found.find("acme", "ada", f"resp_{at}") for at in range(6)]
     assert [place is not None for place in here] == [False] * 3 + [True] * 3
     assert await found.find("other", "ada", "resp_0") is not None
@@ -42,7 +42,7 @@ async def test_of_too_many_the_oldest_are_forgotten(
 async def test_what_is_old_is_forgotten(store: Store, store_url: str) -> None:
     """With the next that is noted; and all of a tenant's when none is noted any more."""
     hash_, since = keys.responses("acme")
-    place = json.dumps(["m", "r1", "ada"])
+    place = json.dumps(["m", "m", "r1", "ada"])
     await store.run("response_keep", [hash_, since], ["old", place, 60, 10])
     await store.add_score(since, "older", 1.0)
     count = await store.run("response_keep", [hash_, since], ["new", place, 60, 10])

@@ -412,3 +412,14 @@ async def test_no_chore_makes_a_sign_of_life_late(store: Store) -> None:
             await asyncio.sleep(0.01)  # until it was looked at
         assert not line.tended
     await line.close()
+
+
+async def test_who_asks_for_a_replica_by_name_sits_there(store: Store, line: Line) -> None:
+    """While there is room, though it has failed it: what it goes on from is nowhere else."""
+    for replica in ("r1", "r2"):
+        await registry.beat(store, "m", replica, 4, AT)
+    for avoid in ("", "r1", "r2"):
+        for name in ("r1", "r2"):
+            asks = Asks(STANDARD, prefix="a conversation", prefer=name)
+            async with line.seat("m", asks, avoid=avoid) as seat:
+                assert seat.replica == name

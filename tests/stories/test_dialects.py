@@ -7,7 +7,7 @@ import httpx
 import openai
 import pytest
 
-from tests.running import RunningGate, chat, until
+from tests.running import RunningGate, chat
 from tests.tally import Tally, Used
 
 anthropic: Any = pytest.importorskip("anthropic", reason="it comes with vLLM")
@@ -169,15 +169,15 @@ def test_a_kept_response_is_its_makers_alone(real_gate: RunningGate, tally: Tall
         maker.responses.retrieve(unkept.id)
 
 
-def test_what_is_made_in_the_background_can_be_stopped(real_gate: RunningGate) -> None:
-    """It answers at once, is found while it is made, and ``cancel`` ends the engine's work."""
+def test_nothing_is_made_in_the_background(real_gate: RunningGate) -> None:
+    """It would have no seat and be nobody's to pay; what is kept and done cannot be cancelled."""
     client = real_gate.openai(real_gate.new_key())
-    asked = {**RESPONSE, "max_output_tokens": 1_500, "extra_body": {"ignore_eos": True}}
-    told = client.responses.create(**asked, background=True)
-    assert told.status in ("queued", "in_progress")
-    assert client.responses.retrieve(told.id).id == told.id
-    assert client.responses.cancel(told.id).status == "cancelled"
-    until(lambda: real_gate.gauge("num_requests_running") == 0, 10, "the end of the work")
+    with pytest.raises(openai.BadRequestError, match="background") as told:
+        client.responses.create(**RESPONSE, background=True)
+    assert told.value.param == "background"
+    done = client.responses.create(**RESPONSE, background=False)
+    with pytest.raises(openai.BadRequestError):
+        client.responses.cancel(done.id)
 
 
 def test_a_form_for_a_model_that_hears_nothing(real_gate: RunningGate) -> None:

@@ -33,8 +33,8 @@ class AskedResponse(EngineShape):
     store: bool | None = None
     """`false` keeps nothing; else it is kept by an engine that keeps responses."""
 
-    background: bool | None = None
-    """Answer at once and work on; only by an engine that keeps responses."""
+    background: Literal[False] | None = None
+    """Nothing is made in the background: it would escape the line and the limits."""
 
     previous_response_id: str | None = None
     """Goes on from a response that was kept."""
@@ -132,7 +132,7 @@ class KeptQuery(Shape):
     """How a response that is kept is told."""
 
     stream: bool | None = None
-    """Its events once more, if it was made in the background as a stream."""
+    """Its events once more, if its engine kept them."""
 
     starting_after: int | None = None
     """Only those after the event with this number."""

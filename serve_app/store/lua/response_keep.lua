@@ -5,7 +5,7 @@ whose time is over. One atomic step.
 KEYS[1]  kept          hash of the tenant: response id -> JSON, opaque here
 KEYS[2]  since         zset of the same ids by time noted, ms
 ARGV[1]  response_id
-ARGV[2]  place         JSON: model, replica, caller
+ARGV[2]  place         JSON: model, asked, replica, caller
 ARGV[3]  ttl_s         seconds it is found at least, unless it is among the oldest (>= 1)
 ARGV[4]  most          that a tenant has (>= 1)
 
