@@ -131,7 +131,7 @@ class Model(Section):
     """Output tokens that a request is expected to need if it names no cap; null learns them."""
 
     image_tokens: int = Field(default=1_024, ge=0, le=1_000_000)
-    """Input tokens that an image, a sound or a video counts until the engine tells."""
+    """Input tokens of an image, a video or a sound until the engine tells; a form's has more."""
 
     tool_tokens: int = Field(default=64, ge=0, le=100_000)
     """Input tokens that a tool counts beside the words of its schema until the engine tells."""

@@ -67,11 +67,12 @@ class Bill:
         self.usage.input_tokens = self.usage.input_tokens or self.held.input_tokens
 
     def charge_untold(self, told: Collection[str]) -> None:
-        """Charge what was held of whatever a whole reply has not ``told``."""
+        """Charge what was held, at least, of whatever a whole reply has not ``told``."""
+        used, held = self.usage, self.held
         if "input" not in told:
-            self.usage.input_tokens = self.held.input_tokens
+            used.input_tokens = max(used.input_tokens, held.input_tokens)
         if "output" not in told:
-            self.usage.output_tokens = self.held.output_tokens
+            used.output_tokens = max(used.output_tokens, held.output_tokens)
 
     def capped(self, call: Call, exchange: Exchange) -> Call:
         """Return ``call`` with the cap on its output that its limits ask for, and say so."""

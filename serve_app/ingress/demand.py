@@ -5,6 +5,7 @@ refuses in its own words. Numbers are read as generously as an engine reads them
 
 text       the bytes of its strings as UTF-8; what the protocol itself says is none
 media      an image, a sound, a video: a fixed cost each; their bytes are never text
+forms      their sound: as long as the whole body, were it unpacked, and no less than that cost
 tools      their schemas are rendered into the prompt, so they are text, and a fixed cost each
 token ids  are known exactly
 grammars   (``response_format`` and its kin) bind the reply and stand in no prompt: nothing
@@ -21,6 +22,7 @@ from serve_app.ingress.dialects import (
     LABELS,
     MEDIA,
     NAMES,
+    SOUND_BYTES_PER_TOKEN,
     TEXT_SOURCES,
     WORDS,
     Dialect,
@@ -89,12 +91,14 @@ def weighed(path: str, raw_bytes: int, fields: dict[str, Any], model: Model) -> 
         if fields.get(name) is not None
     }
     scales = weights.values()
-    media = sum([one.media for one in scales]) + dialect.form
+    media = sum([one.media for one in scales])
+    sound = max(model.image_tokens, raw_bytes // SOUND_BYTES_PER_TOKEN) if dialect.form else 0
     text_bytes = sum([one.text_bytes for one in scales]) + _repeated(fields, weights, dialect)
     return Weighed(
         text_bytes=min(text_bytes, TEXT_MAX),
         fixed_tokens=sum([one.ids for one in scales])
         + media * model.image_tokens
+        + sound
         + _counted(fields, dialect.talks) * MESSAGE_TOKENS
         + _counted(fields, dialect.schemas) * model.tool_tokens,
         choices=_choices(fields, weights) if dialect.generates else 0,

@@ -97,6 +97,12 @@ class Dialect:
         return (*self.prompts, *self.talks, *self.texts, *self.shown, *self.schemas)
 
 
+SOUND_TOKENS_PER_S = 50
+"""Input tokens of a second of sound, as Whisper encodes it; vLLM tells seconds and no tokens."""
+
+SOUND_BYTES_PER_TOKEN = 640
+"""The same of 16 bits at 16 kHz. A packed sound is longer than its bytes say; its reply tells."""
+
 RANK_FIELD, RANK_HEADER = "priority", "x-vllm-priority"
 
 _CAPS = ("max_tokens", "max_completion_tokens")
@@ -156,7 +162,11 @@ DIALECTS = {
     "/v1/score": Dialect(texts=_PAIRS, queries=("text_1", "data_1", "queries"), ranked_by="field"),
     "/v1/rerank": Dialect(texts=("query", "documents"), queries=("query",), ranked_by="field"),
     "/v1/audio/transcriptions": Dialect(
-        texts=("prompt",), caps=_CAPS, generates=True, form=True, stream=_SPOKEN_CHUNKS
+        texts=("prompt",),
+        caps=("max_completion_tokens",),
+        generates=True,
+        form=True,
+        stream=_SPOKEN_CHUNKS,
     ),
     "/tokenize": Dialect(
         talks=("messages",),

@@ -7,7 +7,7 @@ from serve_app.ingress.bill import Bill
 from serve_app.ingress.call import Call
 from serve_app.ingress.exchange import Exchange
 from serve_app.ingress.relay import Upstream
-from serve_app.ingress.usage import JsonUsage, StreamUsage
+from serve_app.ingress.usage import JsonUsage, SoundUsage, StreamUsage
 
 REFUSAL_BYTES = 65_536
 """So much of an engine's refusal is passed on as an event."""
@@ -72,4 +72,6 @@ def _reader(call: Call, bill: Bill, reply: Upstream, *, fine: bool) -> StreamUsa
     if fine and call.streaming and stream is not None:
         bill.usage.input_tokens = bill.held.input_tokens
         return StreamUsage(bill.usage, stream, keep_frame=call.wants_usage)
+    if call.dialect.form:
+        return SoundUsage(bill.usage)
     return JsonUsage(bill.usage, beside=reply.headers.get("metadata", ""))

@@ -3,15 +3,17 @@
 event stream   frames end with a blank line; the dialect's :class:`Stream` says which to read; the
                usage frame of a completion has ``"choices":[]``
 JSON           the object's ``usage``; of a large one, found as it flows by
+transcript     its text, and the seconds that were heard
 bytes          embeddings; the object in the header ``metadata`` has it, or nothing has
 names          ``prompt_tokens``, ``completion_tokens`` or ``input_tokens``, ``output_tokens``;
                Anthropic's input is what was not cached, so what was is added
 """
 
 import json
+import math
 from typing import Any
 
-from serve_app.ingress.dialects import Stream
+from serve_app.ingress.dialects import SOUND_TOKENS_PER_S, Stream
 from serve_app.ingress.member import Member
 from serve_app.limits import Usage
 
@@ -20,6 +22,9 @@ MAX_HELD_BYTES = 1024 * 1024
 
 MAX_FRAME_BYTES = 8 * 1024 * 1024
 """So much of a frame is held back until its end; what is longer goes on unread."""
+
+TEXT_BYTES_PER_TOKEN = 4
+"""Of a transcript, whose tokens nobody tells."""
 
 _END = b"\n\n"
 _OPENING = b'"delta":{"role":"assistant","content":""'
@@ -195,6 +200,34 @@ class JsonUsage(_Reader):
         kept = bytes(self._held)
         self._take({"usage": self._large.value} if self._is_large else _parsed(kept))
         return b""
+
+
+class SoundUsage(JsonUsage):
+    """Reads a transcript, which tells seconds for its input, or none, and its text for its output.
+
+    The seconds count as input that is not told: they are no tokens of the model's.
+    """
+
+    def _take(self, event: dict[str, Any]) -> bool:
+        had = super()._take(event)
+        told, text = event.get("usage"), event.get("text")
+        seconds = told.get("seconds") if isinstance(told, dict) else event.get("duration")
+        if "input" not in self.told and (heard_s := _seconds(seconds)):
+            self._usage.input_tokens = math.ceil(heard_s * SOUND_TOKENS_PER_S)
+        if "output" not in self.told and isinstance(text, str):
+            written = len(text.encode(errors="replace"))
+            self._usage.output_tokens = math.ceil(written / TEXT_BYTES_PER_TOKEN)
+            self.told.add("output")
+        return had
+
+
+def _seconds(told: object) -> float:
+    """Return the seconds that a transcript tells, as a number or in words; 0 if it tells none."""
+    try:
+        seconds = float(told) if isinstance(told, int | float | str) else 0.0
+    except (ValueError, OverflowError):
+        return 0.0
+    return seconds if 0 < seconds < math.inf else 0.0
 
 
 def _event(frame: bytes) -> dict[str, Any]:

@@ -367,3 +367,14 @@ def test_a_document_that_is_written_out_is_text(source: Any, text_bytes: int, me
     model = Model(name="m", image_tokens=1_000)
     found = weighed("/v1/messages", 500, fields, model)
     assert (found.text_bytes, found.fixed_tokens) == (text_bytes, media * 1_000 + 4)
+
+
+@pytest.mark.parametrize(
+    ("raw_bytes", "tokens"), [(0, 1_024), (640 * 1_024, 1_024), (640 * 5_000, 5_000)]
+)
+def test_a_sound_counts_by_its_bytes(raw_bytes: int, tokens: int) -> None:
+    """It cost the same however long it was; and only one field of a form bounds its reply."""
+    fields = {"model": "m", "max_tokens": "1", "max_completion_tokens": "9"}
+    told = weighed(AUDIO, raw_bytes, fields, Model(name="m"))
+    assert (told.fixed_tokens, told.cap, told.choices) == (tokens, 9, 1)
+    assert weighed(AUDIO, raw_bytes, {"max_tokens": "1"}, Model(name="m")).cap is None

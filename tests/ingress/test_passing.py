@@ -17,6 +17,7 @@ from serve_app.model_settings import Model
 from serve_app.settings import QueueClass
 
 CHAT, EMBED = "/v1/chat/completions", "/v1/embeddings"
+SOUND = "/v1/audio/transcriptions"
 MODELS = {"m": Model(name="m")}
 CLAIM: Any = None
 TOLD = b'"usage":{"prompt_tokens":9,"completion_tokens":2}'
@@ -44,7 +45,7 @@ async def passed(
 
     fields = {"model": "m", "messages": [], "stream": stream}
     call = read(path, json.dumps(fields).encode(), fields, MODELS)
-    held = Hold(CLAIM, State.KNOWN, input_tokens=30, output_tokens=50 * (path == CHAT))
+    held = Hold(CLAIM, State.KNOWN, input_tokens=30, output_tokens=50 * (path in (CHAT, SOUND)))
     bill = Bill(Caller("t", "k", frozenset()), QueueClass(name="c"), held)
     scope = {"method": "POST", "path": path, "headers": [], "query_string": b""}
     engine: Any = Engine(*chunks[1:])
@@ -80,6 +81,27 @@ async def test_a_whole_reply(path, chunks, status, usage, teaches) -> None:
     """What it tells is charged; if it tells nothing, what was held, and that teaches nothing."""
     bill = await passed(path, *chunks, status=status)
     assert (bill.usage, bill.ended_well) == (Usage(*usage), teaches)
+
+
+@pytest.mark.parametrize(
+    ("reply", "usage"),
+    [
+        pytest.param(
+            {"text": "a" * 9, "usage": {"type": "duration", "seconds": 3}}, (150, 3), id="s"
+        ),
+        pytest.param(
+            {"text": "", "usage": {"type": "duration", "seconds": 0}}, (30, 0), id="short"
+        ),
+        pytest.param({"text": "ü" * 4, "duration": "2.5", "segments": []}, (125, 2), id="verbose"),
+        pytest.param({"text": "ab", "duration": "long"}, (30, 1), id="no number"),
+        pytest.param({"usage": {"type": "duration", "seconds": 1e999}}, (30, 50), id="for ever"),
+        pytest.param({}, (30, 50), id="nothing"),
+    ],
+)
+async def test_a_transcript(reply: dict[str, Any], usage: tuple[int, int]) -> None:
+    """It tells seconds and text: they are charged, and no less input than was held; it was free."""
+    bill = await passed(SOUND, json.dumps(reply).encode())
+    assert (bill.usage, bill.ended_well) == (Usage(*usage), False)
 
 
 @pytest.mark.parametrize(
