@@ -31,7 +31,7 @@ async def key(house: House, store: Store) -> AsyncIterator[tuple[str, str]]:
     made, key_id = await house.key(limits=LIMITS)
     async with test_relay.engine(answers) as seat:
         await registry.beat(store, "m", "r0", 1, seat.address)
-        await house.gate.kept.note("default", key_id, NAME, model="m", replica="r0")
+        await house.gate.kept.note("default", key_id, NAME, asked="m", model="m", replica="r0")
         yield made, key_id
 
 
