@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from tests.clients import installed
-from tests.running import ADMIN_KEY, RunningGate, chat, simulated
+from tests.running import ADMIN_KEY, RunningGate, chat, simulated, until
 
 EMBEDS, PATH = "all-minilm-l6-v2", "/v1/embeddings"
 TEXTS = ["A cat sleeps on the sofa.", "A kitten naps on the couch.", "The tax return is due."]
@@ -72,7 +72,13 @@ def test_embeddings_through_the_gate(gate: RunningGate) -> None:
     """The same, for a caller with a key that may use this model alone; its input is charged."""
     with gate.client(gate.new_key(models=[EMBEDS])) as client:
         must_be_near(told := client.post(PATH, json=body()))
-        used = client.get("/v1/usage").json()["totals"]
-        assert used["input_tokens"] == told.json()["usage"]["prompt_tokens"]
-        assert (used["requests"], used["output_tokens"]) == (1, 0)
+
+        def used() -> dict[str, Any]:
+            totals: dict[str, Any] = client.get("/v1/usage").json()["totals"]
+            return totals
+
+        until(lambda: used()["requests"], 10, "the settlement")
+        charged = used()
+        assert charged["input_tokens"] == told.json()["usage"]["prompt_tokens"]
+        assert (charged["requests"], charged["output_tokens"]) == (1, 0)
         assert client.post("/v1/chat/completions", json=chat()).status_code == 403
