@@ -30,8 +30,10 @@ for, and it may lend a quarter more seats than the mean: load goes before the ca
 Without it, under steady overload, whoever obeys finds the place taken by a newcomer as often as
 not.
 
-**Decided: seats come free at (lent) / (mean time lent)**, Little's law. A count of those that came
-free says nothing of a house that has just filled up, and little where requests take a minute.
+**Decided: seats come free at (lent) x (given back) / (time lent)**, the time of those still lent
+included. A count of those that came free says nothing of a house that has just filled up, and their
+mean time alone lets a few short requests promise the end of long ones. What an engine refused was
+of no use and tells nothing.
 
 **Decided: the tally of a model is one value**, read and written whole by each step: dozens of
 counters for one read and one write.

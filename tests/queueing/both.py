@@ -153,12 +153,13 @@ def stored(client: Any, names: dict[str, str]) -> dict[str, Any]:
     """What the store holds, in plain words."""
     raw = client.execute_command("GET", names["tally"], NEVER_DECODE=True)
     mode, lent, number, *figures = msgspec.msgpack.decode(raw)
-    each = [figures[at : at + 12] for at in range(4, len(figures), 12)]
+    each = [figures[at : at + 12] for at in range(5, len(figures), 12)]
     return {
         "mode": mode,
         "lent": lent,
         "ended": [*figures[:2], number],
         "lent_ms": [*figures[2:4], number],
+        "counted_ms": figures[4],
         "tallies": [[*one[4:9], [*one[9:11], number], one[11]] for one in each],
         "tickets": unpacked(client, names["tickets"]),
         "flows": {name: one[:7] for name, one in unpacked(client, names["flows"]).items()},
@@ -199,6 +200,7 @@ def of_twin(state: LineState) -> dict[str, Any]:
         "lent": state.lent,
         "ended": window(state.ended),
         "lent_ms": window(state.lent_ms),
+        "counted_ms": state.counted_ms,
         "tallies": [
             [t.virtual, t.waiting, t.body_bytes, t.running, t.flows, window(t.taken),
                 len(t.promised),

@@ -365,6 +365,24 @@ def test_the_drain_rate_is_that_of_a_full_house() -> None:
     assert drain.freed_per_ms(4, 0, 0) == 0
 
 
+@pytest.mark.parametrize(("cost", "most_per_s"), [(0, 0.0), (10, 8 * 40 / 80)])
+def test_short_requests_do_not_promise_the_end_of_long_ones(cost: int, most_per_s: float) -> None:
+    """Forty refused, or served at once, then a full house for ten seconds: no word of hundreds."""
+    house = House(8)
+    for _ in range(40):
+        name = house.ask("short", 10)
+        house.now_us += 2_000
+        order.leave(house.state, name, cost, now_us=house.now_us)
+    for _ in range(12):
+        house.ask("long", 1_000)
+    for _ in range(10):
+        house.now_us += 1_000_000
+        order.beat(house.state, "r", 8, now_us=house.now_us)
+    state = house.state
+    freed = drain.freed_per_ms(state.lent, state.ended.total, state.lent_ms.total)
+    assert 0 <= freed * 1_000 <= most_per_s
+
+
 def obeyed(seats: int, clients: int, max_tickets: int, *, rounds: int) -> tuple[int, int]:
     """Return how many that came again as told got in, of how many, in a house twice too small."""
     house = House(seats, *[Rule(1_000_000, 10**9, max_tickets, 10**9)] * 2)

@@ -1,8 +1,9 @@
 """How fast seats come free, how long the next one will wait, and when to come again. Pure.
 
 Two windows of :data:`WINDOW_MS` are counted, the present one and the one before. Seats come free at
-(seats lent) / (mean time that a seat was lent): Little's law, which holds from the first seat given
-back and for requests of any length; a count of them a second would not.
+(seats lent) x (seats given back) / (time that seats were lent): the rate at which one ends, times
+those that may. It holds from the first seat given back; the time of those still lent counts, so
+that a few short requests do not promise the end of long ones.
 """
 
 from dataclasses import dataclass
@@ -57,7 +58,7 @@ def freed_per_ms(lent: int, ended: int, lent_ms: int) -> float:
     Args:
         lent: seats lent now.
         ended: seats given back lately.
-        lent_ms: how long those were lent, all together.
+        lent_ms: how long seats were lent meanwhile, all together.
     """
     return lent * ended / max(lent_ms, 1) if ended else 0.0
 

@@ -12,11 +12,14 @@ REAPED_AT_ONCE = 256
 
 
 def roll(state: LineState, now_ms: int) -> None:
-    """Begin a step: count from now on in the window of ``now_ms``."""
+    """Begin a step: count from now on in the window of ``now_ms``, and the time of lent seats."""
     state.budget = REAPED_AT_ONCE
     number = drain.window_of(now_ms)
     for window in (state.ended, state.lent_ms, *(one.taken for one in state.tallies)):
         window.roll(number)
+    since_ms = min(max(now_ms - state.counted_ms, 0), drain.WINDOW_MS) if state.counted_ms else 0
+    state.lent_ms.add(state.lent * since_ms)
+    state.counted_ms = now_ms
 
 
 def flows_of(state: LineState, ticket: Ticket, now_ms: int) -> tuple[Flow, Flow]:
@@ -120,24 +123,23 @@ def charge(state: LineState, ticket: Ticket, more: tuple[int, int]) -> None:
     turn(state, ticket.flow)
 
 
-def forget(state: LineState, name: str, ticket: Ticket, now_us: int, *, cost: int = -1) -> None:
+def forget(state: LineState, name: str, ticket: Ticket, *, cost: int = -1) -> None:
     """Take a ticket away, wherever it is; of a seat, correct what was charged to ``cost``."""
     if not ticket.replica:
         pull(state, name, ticket)
     else:
-        stand_up(state, ticket, now_us)
+        stand_up(state, ticket, used=cost != 0)
         if cost >= 0:
             real = units(cost, ticket.weights[0]), units(cost, ticket.weights[1])
             charge(state, ticket, (real[0] - ticket.charged[0], real[1] - ticket.charged[1]))
     del state.tickets[name]
 
 
-def stand_up(state: LineState, ticket: Ticket, now_us: int) -> None:
-    """Give a seat back."""
+def stand_up(state: LineState, ticket: Ticket, *, used: bool) -> None:
+    """Give a seat back; one that was of no use, to a request that was refused, tells nothing."""
     state.tallies[ticket.class_].running -= 1
     state.lent -= 1
-    state.ended.add(1)
-    state.lent_ms.add((now_us - ticket.seated_us) // 1_000)
+    state.ended.add(used)
     state.replicas[ticket.replica].lent -= 1
     place(state, ticket.replica)
 

@@ -128,7 +128,9 @@ class LineState:
         beats: last sign of life of ``r:replica`` and ``g:channel``, ms; of ``e:channel``: one that
             sent a ticket and was not known.
         lent: seats lent, all together.
-        ended, lent_ms: seats given back lately, and how long they were lent.
+        ended: seats given back lately, of those that were of use.
+        lent_ms: how long seats were lent lately, all of them together, those still lent too.
+        counted_ms: until when that is counted; 0 if it never was.
         cancelled: tickets that operators sent away, until their gateways know.
         budget: tickets that the present step may still take from the silent.
     """
@@ -147,6 +149,7 @@ class LineState:
     lent: int = 0
     ended: Window = field(default_factory=Window)
     lent_ms: Window = field(default_factory=Window)
+    counted_ms: int = 0
     cancelled: set[str] = field(default_factory=set)
     budget: int = 0
 

@@ -68,7 +68,7 @@ def leave(state: LineState, name: str, cost: int, *, now_us: int) -> str:
         state.cancelled.discard(name)
         return "gone"
     said = "seat" if ticket.replica else "line"
-    forget(state, name, ticket, now_us, cost=cost)
+    forget(state, name, ticket, cost=cost)
     seat_next(state, now_us)
     return said
 
@@ -99,40 +99,40 @@ def tend(state: LineState, channel: str, *, now_us: int) -> None:
 def withdraw(state: LineState, replica: str, *, now_us: int) -> None:
     """Take a replica out, with the seats it lent; nobody is charged for those."""
     tidy(state, now_us)
-    _withdrawn(state, replica, now_us)
+    _withdrawn(state, replica)
     seat_next(state, now_us)
 
 
-def _withdrawn(state: LineState, replica: str, now_us: int) -> None:
+def _withdrawn(state: LineState, replica: str) -> None:
     if replica in state.replicas:
         state.replicas[replica].seats, state.replicas[replica].gone = 0, True
         place(state, replica)
     held = [name for name, one in state.tickets.items() if one.replica == replica]
-    if _emptied(state, "r:" + replica, held, now_us, cost=0):
+    if _emptied(state, "r:" + replica, held, cost=0):
         state.replicas.pop(replica, None)
 
 
 def retire(state: LineState, channel: str, *, now_us: int) -> None:
     """Take a gateway out, with its tickets and seats."""
     tidy(state, now_us)
-    _retired(state, "g:" + channel, now_us)
+    _retired(state, "g:" + channel)
     seat_next(state, now_us)
 
 
-def _retired(state: LineState, owner: str, now_us: int) -> None:
+def _retired(state: LineState, owner: str) -> None:
     channel = owner[2:]
     held = [name for name in state.tickets if channel_of(name) == channel]
     held += [name for name in state.cancelled if channel_of(name) == channel]
-    _emptied(state, owner, held, now_us)
+    _emptied(state, owner, held)
 
 
-def _emptied(state: LineState, owner: str, held: list[str], now_us: int, *, cost: int = -1) -> bool:
+def _emptied(state: LineState, owner: str, held: list[str], *, cost: int = -1) -> bool:
     """Take away what ``owner`` holds; return whether that was all, or the next step goes on."""
     budget = state.budget
     kinds = {name: _kind(state, name) for name in held}
     for name in sorted(held, key=lambda one: (kinds[one], one))[:budget]:
         if name in state.tickets:
-            forget(state, name, state.tickets[name], now_us, cost=cost)
+            forget(state, name, state.tickets[name], cost=cost)
         state.cancelled.discard(name)
     state.budget -= min(len(held), budget)
     if len(held) < budget:
@@ -155,7 +155,7 @@ def cancel(state: LineState, name: str, *, now_us: int) -> bool:
     ticket = state.tickets.get(name)
     if ticket is None or ticket.replica:
         return False
-    forget(state, name, ticket, now_us)
+    forget(state, name, ticket)
     state.cancelled.add(name)
     seat_next(state, now_us)
     return True
@@ -189,9 +189,9 @@ def _reap(state: LineState, now_us: int) -> None:
     for who in list(state.beats)[:FORGOTTEN_AT_ONCE]:
         beat_ms = state.beats.key(who)
         if who[0] == "r" and beat_ms <= now_ms - REPLICA_SILENT_MS:
-            _withdrawn(state, who[2:], now_us)
+            _withdrawn(state, who[2:])
         elif who[0] != "r" and beat_ms <= now_ms - GATEWAY_SILENT_MS:
-            _retired(state, who, now_us)
+            _retired(state, who)
 
 
 def forget_idle(state: LineState, now_ms: int) -> None:
@@ -219,7 +219,7 @@ def seat_next(state: LineState, now_us: int) -> list[str]:
         name = _next_of(state, first[1])
         ticket = state.tickets[name]
         if ticket.deadline_us < now_us:
-            forget(state, name, ticket, now_us)
+            forget(state, name, ticket)
             continue
         pull(state, name, ticket)
         replica = seat_for(state, first[0][0], ticket) or replica

@@ -2,7 +2,7 @@
 local MILLION, WINDOW_MS, GRACE_MS, RETRY_MAX_MS = 1000000, 20000, 5000, 60000
 local BY_CLASS = 1e13 -- scores of one class are apart from those of the next
 -- The tally by place: of the whole line, then of each class.
-local MODE, LENT, WINDOW, ENDED, LENT_MS, HEAD = 1, 2, 3, 4, 6, 7
+local MODE, LENT, WINDOW, ENDED, LENT_MS, COUNTED, HEAD = 1, 2, 3, 4, 6, 8, 8
 local CEILING, PROMOTE, MAX_TICKETS, MAX_BYTES, TIME_OF, TICKETS, BYTES, RUNNING, FLOWS, TAKEN,
   KEPT, WIDTH = 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 12
 
@@ -19,8 +19,9 @@ local function classes(k)
   return (#k.tally - HEAD) / WIDTH
 end
 
--- Counts from now on in the window of the present time.
-local function rolled(tally, number)
+-- Counts from now on in the window of the present time, and the time of lent seats.
+local function rolled(tally, now_ms)
+  local number = math.floor(now_ms / WINDOW_MS)
   local is_next = tally[WINDOW] == number - 1
   local function roll(at)
     tally[at], tally[at + 1] = 0, is_next and tally[at] or 0
@@ -33,6 +34,11 @@ local function rolled(tally, number)
       roll(at)
     end
   end
+  if tally[COUNTED] > 0 then
+    local since_ms = math.min(math.max(now_ms - tally[COUNTED], 0), WINDOW_MS)
+    tally[LENT_MS] = tally[LENT_MS] + tally[LENT] * since_ms
+  end
+  tally[COUNTED] = now_ms
   return tally
 end
 
@@ -46,7 +52,7 @@ local function opened()
              now_us = time[1] * 1000000 + time[2]}
   k.now_ms = math.floor(k.now_us / 1000)
   local text = redis.call("GET", k.counts)
-  k.tally = rolled(text and cmsgpack.unpack(text) or {"open", 0, 0, 0, 0, 0, 0},
-                   math.floor(k.now_ms / WINDOW_MS))
+  k.tally = rolled(text and cmsgpack.unpack(text) or {"open", 0, 0, 0, 0, 0, 0, 0},
+                   k.now_ms)
   return k
 end

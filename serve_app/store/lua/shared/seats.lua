@@ -45,8 +45,7 @@ local function forget(k, ticket, cost)
     pull(k, ticket)
   else
     k.tally[at + RUNNING], k.tally[LENT] = k.tally[at + RUNNING] - 1, k.tally[LENT] - 1
-    k.tally[ENDED] = k.tally[ENDED] + 1
-    k.tally[LENT_MS] = k.tally[LENT_MS] + math.floor((k.now_us - ticket.seated_us) / 1000)
+    k.tally[ENDED] = k.tally[ENDED] + (cost == 0 and 0 or 1) -- of no use, it tells nothing
     redis.call("ZREM", k.held, held_by(ticket, "s"), "r:" .. ticket.replica .. "|" .. ticket.name)
     lend(k, ticket.replica, -1)
     read(k, names_of(ticket))
