@@ -185,6 +185,7 @@ SMOLLM2 = Model(
         "enforce_eager": True,
         "enable_auto_tool_choice": True,
         "tool_call_parser": "hermes",
+        "tool_strict_level": "parameter",  # so small a model keeps to no schema by itself
     },
     env={"VLLM_CPU_KVCACHE_SPACE": "1"},
 )

@@ -13,6 +13,7 @@ from urllib.parse import parse_qsl
 from serve_app.auth import Credential
 from serve_app.errors import BodyTooLarge, GateError, InvalidRequest, WrongMediaType
 from serve_app.ingress.body import json_object
+from serve_app.ingress.dialects import dialect_of
 from serve_app.ingress.form import FORM, form_fields
 from serve_app.ingress.wish import Wish
 from serve_app.limits import Hold
@@ -89,6 +90,9 @@ class Exchange:
             given != self.request_id
         ):  # Serve sends back the id it was given; ours only if it differs
             self.headers_out["x-request-id"] = self.request_id
+        dialect = dialect_of(self.path)
+        if dialect is not None and dialect.errors == "anthropic":
+            self.headers_out["request-id"] = self.request_id  # where Anthropic's clients look
 
     @property
     def method(self) -> str:

@@ -37,7 +37,7 @@ ENGINE_HEADERS = (*LIMIT_HEADERS, "x-output-cap", "x-queue-time-ms", "x-served-c
 """Those that the answer of an engine may carry beside its own."""
 
 REFUSAL_HEADERS = ("retry-after", "retry-after-ms", "x-should-retry", "x-refused-by")
-EXPOSED = (*ENGINE_HEADERS, *REFUSAL_HEADERS, "x-next-after", "x-request-id")
+EXPOSED = (*ENGINE_HEADERS, *REFUSAL_HEADERS, "x-next-after", "x-request-id", "request-id")
 """Reply headers that a web page of an allowed origin may read."""
 
 _TOKENS = ("tokens", "input", "output")

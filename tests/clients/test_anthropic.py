@@ -94,11 +94,12 @@ def test_models_are_listed_with_either_credential(refused: Seen) -> None:
     ],
 )
 def test_a_refusal_is_its_own_exception(refused: Seen, case, kind, status, type_) -> None:
-    """With Anthropic's type in Anthropic's shape."""
+    """With Anthropic's type in Anthropic's shape, and the request's id."""
     told = refused.raised(case)
     assert (told["classes"][0], told["status"]) == (kind, status)
     assert f"'type': '{type_}'" in told["said"]
     assert "'type': 'error'" in told["said"]
+    assert told["request_id"] == told["headers"]["request-id"]
 
 
 def test_what_the_engine_refuses_is_an_exception_too(saw: Seen) -> None:

@@ -19,7 +19,7 @@ class Case:
     Attributes:
         name: what it is about.
         path: where it goes.
-        body: what is asked; ``stream`` decides how the reply is read.
+        body: what is asked.
         simulated: whether the simulated engine knows it, too.
     """
 
@@ -28,10 +28,8 @@ class Case:
     body: dict[str, Any]
     simulated: bool = False
 
-    @property
-    def streams(self) -> bool:
-        """Whether an event stream is asked for."""
-        return self.body.get("stream") is True
+    def __str__(self) -> str:
+        return self.name
 
 
 def chat(text: str = "Name three colours.", **more: Any) -> dict[str, Any]:

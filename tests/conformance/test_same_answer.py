@@ -21,8 +21,13 @@ from tests.running import RunningGate
 TRIALS = 6
 
 
-@pytest.fixture(scope="module", params=["simulated", "vllm"])
+KNOWN = [("simulated", case) for case in CASES if case.simulated]
+KNOWN += [("vllm", case) for case in CASES]
+
+
+@pytest.fixture(scope="module")
 def running(request: pytest.FixtureRequest) -> RunningGate:
+    """The gate before the engine that the test names."""
     found: RunningGate = request.getfixturevalue(
         "gate" if request.param == "simulated" else "real_gate"
     )
@@ -63,13 +68,11 @@ def settled(engine: httpx.Client, case: Case) -> Answer:
     pytest.fail("the engine itself never answers twice alike")
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize(("running", "case"), KNOWN, indirect=["running"], ids=str)
 def test_the_gate_answers_as_the_engine_does(
-    request: pytest.FixtureRequest, engine: httpx.Client, through: httpx.Client, case: Case
+    engine: httpx.Client, through: httpx.Client, case: Case
 ) -> None:
     """Status, media type, every field; a stream frame by frame."""
-    if "simulated" in request.node.callspec.id and not case.simulated:
-        pytest.skip("not of the simulated engine")
     past = settled(engine, case)
     for _ in range(TRIALS):
         told = asked(through, case)

@@ -16,7 +16,10 @@ MAX_BYTES = 1_000
 
 
 def exchange(
-    *headers: tuple[bytes, bytes], parts: Iterable[bytes] = (), gone: bool = False
+    *headers: tuple[bytes, bytes],
+    parts: Iterable[bytes] = (),
+    gone: bool = False,
+    path: str = "/",
 ) -> Exchange:
     """A request that sends ``parts``, then is over, or hangs up."""
     body = list(parts)
@@ -32,8 +35,19 @@ def exchange(
     async def send(_message: Any) -> None:
         raise AssertionError("nothing is sent")
 
-    scope = {"type": "http", "method": "POST", "path": "/", "query_string": b"", "headers": headers}
+    scope = {"type": "http", "method": "POST", "path": path, "query_string": b""}
+    scope["headers"] = headers
     return Exchange(scope, receive, send)
+
+
+@pytest.mark.parametrize(
+    ("path", "told"),
+    [("/v1/messages", True), ("/api/v1/messages/count_tokens", True), ("/v1/responses", False)],
+)
+def test_anthropics_clients_find_the_id(path: str, told: bool) -> None:
+    """They read it from `request-id`, replies and refusals alike."""
+    asked = exchange((b"x-request-id", b"mine-1"), path=path)
+    assert asked.headers_out.get("request-id") == ("mine-1" if told else None)
 
 
 @pytest.mark.parametrize("media", [b"application/json", b"Application/JSON; charset=utf-8"])

@@ -50,7 +50,7 @@ def test_every_header_is_described() -> None:
     assert set(EXPOSED) <= set(HEADERS)
     told = README.partition("Replies carry ")[2].partition("\n\n")[0]
     names = {name for each in re.findall("`([^`]+)`", told) for name in spelt(each)}
-    assert names == {*ENGINE_HEADERS, "x-request-id"}
+    assert names == {*ENGINE_HEADERS, "x-request-id", "request-id"}
 
 
 def spelt(name: str) -> list[str]:

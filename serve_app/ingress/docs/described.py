@@ -205,6 +205,9 @@ HEADERS: Mapping[str, dict[str, Any]] = {
     "x-request-id": _header(
         "Names this exchange in the gate's log.", "req-5f1d3c0a9b7e4d2c8a6f01e3"
     ),
+    "request-id": _header(
+        "The same, where Anthropic's clients look.", "req-5f1d3c0a9b7e4d2c8a6f01e3"
+    ),
     "www-authenticate": _header("How to show a credential.", 'Bearer realm="sluicegate"'),
     "allow": _header("The methods that the path takes.", "DELETE, GET"),
     "retry-after": _header("Seconds until it may pass, where waiting helps.", "2"),

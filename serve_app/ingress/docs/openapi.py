@@ -197,7 +197,9 @@ def _success(entry: Entry, row: Described, schemas: Schemas) -> Json:
         told = " or ".join(f"`{end.decode()}`" for end in ends)
         content[STREAM]["schema"]["description"] = _STREAM.format(ends=told or "one that ends it")
     engines = ENGINE_HEADERS if entry.by_engine else ()
-    return _reply(row.status, content, *engines, *row.headers)
+    dialect = dialect_of(entry.engine_path)
+    named = ("request-id",) if dialect is not None and dialect.errors == "anthropic" else ()
+    return _reply(row.status, content, *engines, *named, *row.headers)
 
 
 def _reply(status: int, content: Json, *headers: str) -> Json:
