@@ -14,9 +14,9 @@ from serve_app.store import EmbeddedStore, Store
 from tests.running import ADMIN_KEY, CONFIG, DEFAULT_PROXY, RunningGate, patient, simulated
 from tests.stores import Cluster, Sentinels
 
-hypothesis.settings.register_profile("ci", derandomize=True)
-if os.environ.get("CI"):  # what fails there fails again, and here
-    hypothesis.settings.load_profile("ci")
+for name, drawn_alike in (("here", False), ("ci", True)):  # what fails there fails again, and here
+    hypothesis.settings.register_profile(name, derandomize=drawn_alike, deadline=None)
+hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "here")
 
 
 @pytest.fixture(scope="session")

@@ -28,7 +28,7 @@ lie within its maker's, and only a caller that could make a key may rotate it. L
 than its maker's, since the tenant's bind all; only operators take them off, from keys and users.
 """
 
-from serve_app.auth.attempts import Attempts, too_many_attempts
+from serve_app.auth.attempts import PASSWORDS, Attempts, too_many_attempts
 from serve_app.auth.authenticator import LOCAL, Authenticator, identified
 from serve_app.auth.blocking import subject
 from serve_app.auth.bootstrap import first_admin_key, reveal_path
@@ -61,6 +61,7 @@ from serve_app.auth.users.visitors import VisitorRequest, Visitors
 __all__ = [
     "LOCAL",
     "PAGE_MAX",
+    "PASSWORDS",
     "PERMISSIONS",
     "ROLES",
     "Attempts",

@@ -65,6 +65,10 @@ class _Untold:
         self.failures_us = [*self.failures_us, *failures_us][-UNTOLD_FAILURES:]
 
 
+PASSWORDS = "passwords of "
+"""What a guess at a login, at one's own password or at a captcha counts as."""
+
+
 def _nobody(_subject: str, _block_s: float) -> None:
     """Tell nobody."""
 
@@ -97,7 +101,7 @@ class Attempts:
         self._teller: asyncio.Task[None] | None = None
         self._one_at_a_time = asyncio.Lock()
 
-    async def failed(self, address: str) -> float:
+    async def failed(self, address: str, what: str = "") -> float:
         """Count a well-formed wrong credential; return 0.0, or the seconds left of the block.
 
         0.0 is a 401, anything else a 429 that did not count. An address that is known to be
@@ -106,7 +110,7 @@ class Attempts:
         Raises:
             StoreUnavailable: it counts when the store is there again.
         """
-        name = subject(address)
+        name = what + subject(address)
         if left_s := self._left_s(name):
             return left_s
         untold = self._untold.pop(name, None) or _Untold()
@@ -127,13 +131,19 @@ class Attempts:
         self._tell_soon()
         return 0.0
 
-    def blocked_s(self, address: str) -> float:
+    def blocked_s(self, address: str, what: str = "") -> float:
         """Return the seconds left of the block, as far as this gateway knows; no call."""
-        return self._left_s(subject(address))
+        return self._left_s(what + subject(address))
 
-    def succeeded(self, address: str) -> None:
-        """Forget what is held against ``address``: here at once, in the store within moments."""
-        name = subject(address)
+    def succeeded(self, address: str, what: str = "") -> None:
+        """Forget what is held against ``address``: here at once, in the store within moments.
+
+        Args:
+            address: where a good credential came from.
+            what: what was guessed, if that counts apart: :data:`PASSWORDS`. Else whoever has any
+                key could guess passwords for ever, showing its key between the tries.
+        """
+        name = what + subject(address)
         known = self._mirror.get(name)
         if known.record != CLEAN or name in self._untold:
             self._reflect(name, Entry(known.changed_us, CLEAN))

@@ -160,7 +160,8 @@ def _named(exchange: Exchange) -> str:
 
 def _must_not_be_blocked(gate: Gate, exchange: Exchange) -> None:
     """Return if the address may still try; nothing is read or hashed for one that may not."""
-    left_s = gate.identity.attempts.blocked_s(gate.address(exchange))
+    attempts, address = gate.identity.attempts, gate.address(exchange)
+    left_s = max(attempts.blocked_s(address), attempts.blocked_s(address, auth.PASSWORDS))
     if left_s:
         raise auth.too_many_attempts(left_s)
 
@@ -180,7 +181,7 @@ async def _failed(
         GateError: ``refusal``.
     """
     await gate.noted(exchange, None, action=action, result=refusal.code, **about)
-    left_s = await gate.identity.attempts.failed(gate.address(exchange))
+    left_s = await gate.identity.attempts.failed(gate.address(exchange), auth.PASSWORDS)
     raise auth.too_many_attempts(left_s) if left_s else refusal
 
 
@@ -188,7 +189,8 @@ async def _let_in(
     gate: Gate, exchange: Exchange, caller: Caller, session: Session, *, action: str
 ) -> None:
     """Answer with a new session."""
-    gate.identity.attempts.succeeded(gate.address(exchange))
+    for what in ("", auth.PASSWORDS):
+        gate.identity.attempts.succeeded(gate.address(exchange), what)
     exchange.notes |= {"tenant": caller.tenant, "key_id": caller.key_id}
     await gate.noted(exchange, caller, action=action, target=caller.key_id)
     said = {

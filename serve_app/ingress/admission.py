@@ -29,9 +29,6 @@ from serve_app.settings import QueueClass
 
 Found = TypeVar("Found")
 SMALL_BODY_BYTES = 65_536
-OWN_PASSWORD = "/v1/auth/password"
-"""Where a good session does not clear what wrong passwords have counted."""
-
 _WRONG = ("invalid_api_key", "invalid_token")
 
 
@@ -269,8 +266,7 @@ async def _known(
         "key_id": caller.key_id,
         "credential": credential.how,
     }
-    guessing = exchange.scope.get("route_path") == OWN_PASSWORD
-    if credential.how is not auth.How.NONE and not guessing:
+    if credential.how is not auth.How.NONE:
         attempts.succeeded(address)
     return caller
 

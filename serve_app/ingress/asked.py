@@ -10,6 +10,7 @@ from serve_app.errors import Forbidden, InvalidRequest, UnknownTenant
 from serve_app.ingress.exchange import Exchange
 from serve_app.ingress.gate import Gate
 from serve_app.mistakes import said
+from serve_app.redaction import redacted
 
 NO_STORE = {"cache-control": "no-store"}
 PAGE = 100
@@ -111,4 +112,7 @@ def _mistake(kind: type[BaseModel], err: ValidationError, fields: dict[str, Any]
     steps = _written(first["loc"], fields, missing=first["type"] == "missing")
     path = ".".join(steps) or "body"
     end = "." if (told := said(kind, first))[-1].isalnum() else ""
-    return InvalidRequest(f"'{path}': {told}{end}", param=path)
+    message = f"'{path}': {told}{end}"
+    if redacted(message) != message:  # what follows a secret's name is taken for the secret
+        message = f"In '{path}' there is a mistake. {told[0].upper()}{told[1:]}{end}"
+    return InvalidRequest(message, param=path)

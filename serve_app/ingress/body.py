@@ -6,6 +6,7 @@ cost a scan, not ten million objects.
 
 import json
 import re
+import sys
 from collections.abc import Iterator
 from itertools import accumulate
 from typing import Any
@@ -29,8 +30,14 @@ def json_object(raw: bytes) -> dict[str, Any]:
         raise InvalidRequest(f"The body is nested deeper than {MAX_DEPTH}.")
     try:
         value = json.loads(raw.decode(), parse_constant=_refuse)
-    except (ValueError, UnicodeDecodeError) as err:
+    except UnicodeDecodeError as err:
+        told = f"byte {err.start} is not UTF-8; a compressed body is not read"
+        raise InvalidRequest(f"The body is not valid JSON: {told}.") from None
+    except json.JSONDecodeError as err:
         raise InvalidRequest(f"The body is not valid JSON: {str(err)[:120]}.") from None
+    except ValueError:
+        told = f"a number has more than {sys.get_int_max_str_digits()} digits"
+        raise InvalidRequest(f"The body is not valid JSON: {told}.") from None
     if not isinstance(value, dict):
         raise InvalidRequest("The body must be one JSON object.")
     return value

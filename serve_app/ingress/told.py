@@ -102,7 +102,9 @@ def over_limit(held: Hold, said: Said, least_tokens: int) -> GateError:
         least_tokens: input tokens that its prompt has at least.
     """
     scope, _, on_model = said.scope.partition("_")
-    who = _WHO[scope] + (f" may on the model '{held.model}'" if on_model else " may")
+    who = f"{_WHO[scope]} may"
+    if on_model:
+        who = f"On the model '{held.model}', {who[0].lower()}{who[1:]}"
     what, kind = _WHAT[said.kind.unit], said.kind
     allowed = f"{_amount(said, said.limit)} {what}"
     per = f" a {kind.period}" if kind.period else ""

@@ -223,6 +223,8 @@ class Line(Tending):
             told = f"{waiting} requests of the class '{queue_class.name}' wait already."
             return QueueFull(told, retry_after_s=after_s, details=details)
         told = f"It would wait about {wait_s:.1f} s; it may wait {queue_class.max_wait_s:g} s."
+        if not queue_class.max_wait_s:
+            told = "No seat is free now, and it may not wait."
         return QueueWaitTooLong(told, retry_after_s=after_s, details=details)
 
     def _too_late(self, model: str, queue_class: QueueClass) -> NoCapacity | QueueTimeout:

@@ -8,7 +8,7 @@ import pytest
 import redis
 
 from serve_app.auth import attempts
-from serve_app.auth.attempts import Attempts, too_many_attempts
+from serve_app.auth.attempts import PASSWORDS, Attempts, too_many_attempts
 from serve_app.auth.blocking import Entry, subject
 from serve_app.auth_settings import BruteForce
 from serve_app.errors import StoreUnavailable
@@ -175,6 +175,18 @@ async def test_success_clears_everywhere(gateway: Gateway) -> None:
     assert other.blocked_s(HERE) == 0
     assert [await other.failed(HERE) for _ in range(4)] == [0.0] * 4  # with one of before: five
     assert 20 < await other.failed(HERE) < 40
+
+
+async def test_a_key_between_the_tries_does_not_help_to_guess_passwords(gateway: Gateway) -> None:
+    """Passwords count apart, and only a good one clears them; both are the address's."""
+    one = gateway()
+    for _ in range(5):
+        assert await one.failed(HERE, PASSWORDS) == 0.0
+        one.succeeded(HERE)
+    assert await one.failed(HERE, PASSWORDS) > 29.0
+    assert (one.blocked_s(HERE), one.failed_unseen(HERE)) == (0.0, 0.0)
+    one.succeeded(HERE, PASSWORDS)
+    assert one.blocked_s(HERE, PASSWORDS) == 0.0
 
 
 async def test_success_goes_before_what_fails_after_it(gateway: Gateway) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from serve_app import auth
 from serve_app.auth import Caller, Credential, How, Kind, Known, Tenants
 from serve_app.auth.users.passwords import Passwords
 from serve_app.auth.users.users import Users
@@ -26,6 +27,7 @@ from serve_app.errors import (
 from serve_app.ingress import accounts
 from serve_app.ingress.exchange import Exchange
 from serve_app.ports import free_port
+from serve_app.redaction import redacted
 from serve_app.store import Store, keys
 from tests.accounts import ACME, OPERATOR, OTHER, PASSWORD, QUICK, Tokens, asked, users_on
 from tests.captcha import answers, service
@@ -78,15 +80,15 @@ class Attempts:
 
     wrong: dict[str, int] = field(default_factory=dict)
 
-    def blocked_s(self, address: str) -> float:
-        return 30.0 if self.wrong.get(address, 0) >= 3 else 0.0
+    def blocked_s(self, address: str, what: str = "") -> float:
+        return 30.0 if self.wrong.get(what + address, 0) >= 3 else 0.0
 
-    async def failed(self, address: str) -> float:
-        self.wrong[address] = self.wrong.get(address, 0) + 1
-        return self.blocked_s(address)
+    async def failed(self, address: str, what: str = "") -> float:
+        self.wrong[what + address] = self.wrong.get(what + address, 0) + 1
+        return self.blocked_s(address, what)
 
-    def succeeded(self, address: str) -> None:
-        self.wrong.pop(address, None)
+    def succeeded(self, address: str, what: str = "") -> None:
+        self.wrong.pop(what + address, None)
 
 
 @dataclass
@@ -310,10 +312,11 @@ async def test_ones_own_password_on_the_wire(gate: SmallGate) -> None:
     wrong = {**body, "old_password": "wrong horse"}
     err = await refusal(accounts.change_password, gate, ada, body=wrong)
     assert (type(err), err.param) == (InvalidLogin, "old_password")
-    assert gate.attempts.wrong == {HERE: 1}
+    assert gate.attempts.wrong == {auth.PASSWORDS + HERE: 1}
     short = {**body, "new_password": "short"}
     err = await refusal(accounts.change_password, gate, ada, body=short)
     assert (type(err), err.param) == (InvalidRequest, "new_password")
+    assert redacted(str(err)) == str(err)  # what is wrong stands after the name of a secret
     wire = await post(accounts.change_password, gate, ada, body=body)
     assert (wire.status, wire.said.keys()) == (200, {"token", "token_type", "expires_at"})
     assert (await post(accounts.login, gate, body=credentials("ada", NEW_PASSWORD))).status == 200
@@ -356,7 +359,7 @@ async def test_visitors_on_the_wire(gate: SmallGate) -> None:
                 assert gate.attempts.wrong == {}
             else:
                 assert type(await refusal(accounts.visitor, gate, body=body)) is InvalidLogin
-                assert gate.attempts.wrong == {HERE: 1}
+                assert gate.attempts.wrong == {auth.PASSWORDS + HERE: 1}
             gate.attempts.wrong[HERE] = 3
             assert type(await refusal(accounts.visitor, gate, body=body)) is TooManyAttempts
             gate.attempts.wrong[HERE] = 0

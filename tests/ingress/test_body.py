@@ -60,3 +60,18 @@ def test_a_member_of_that_name_further_in_stays() -> None:
 def test_every_other_byte_stays(raw: bytes, left: bytes) -> None:
     """Numbers keep their spelling, and what was there twice is there twice."""
     assert without(raw, "api_key").replace(b" ", b"") == left.replace(b" ", b"")
+
+
+@pytest.mark.parametrize(
+    ("raw", "told"),
+    [
+        (b'{"max_tokens": ' + b"9" * 5_000 + b"}", "more than 4300 digits"),
+        (b"\x1f\x8b\x08\x00", "byte 1 is not UTF-8; a compressed body is not read"),
+        (b'{"a": NaN}', "NaN is not a JSON number"),
+        (b'{"a" 1}', "Expecting ':' delimiter"),
+    ],
+)
+def test_a_mistake_is_told_in_our_words(raw: bytes, told: str) -> None:
+    """What the parser of Python says of itself helps nobody."""
+    with pytest.raises(InvalidRequest, match=told):
+        json_object(raw)
