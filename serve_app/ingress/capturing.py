@@ -53,10 +53,10 @@ class Recording:
 
 def watched(captures: Captures, exchange: Exchange, caller: auth.Caller, now_us: int) -> None:
     """Begin to capture ``exchange`` if its key is watched, and that has not been done."""
-    if caller.capture_ends_ms * 1_000 <= now_us or exchange.recording is not None:
+    if caller.capture_ends_ms * 1_000 <= now_us or exchange.captured is not None:
         return
     if captures.max_minutes and captures.begun():
-        exchange.recording = Recording(captures, exchange, caller.key_id)
+        exchange.captured = Recording(captures, exchange, caller.key_id).keep
 
 
 def _shown(exchange: Exchange) -> tuple[str, ...]:

@@ -103,8 +103,8 @@ class Door:
             "total_ms": round((time.perf_counter() - exchange.began_s) * 1_000, 3),
         }
         self._gate.access_log.write(fields)
-        if exchange.recording is not None:
-            exchange.recording.keep(fields)
+        if exchange.captured is not None:
+            exchange.captured(fields)
 
 
 def _within_cors(app: ASGIApp, settings: Cors) -> CORSMiddleware:

@@ -7,7 +7,7 @@ import re
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import parse_qsl
 
 from serve_app.auth import Credential
@@ -19,9 +19,6 @@ from serve_app.ingress.wish import Wish
 from serve_app.limits import Hold
 from serve_app.model_settings import Model
 from serve_app.redaction import redacted
-
-if TYPE_CHECKING:
-    from serve_app.ingress.capturing import Recording
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -52,7 +49,7 @@ class Exchange:
         wish: what the client wishes of the line, once that was read.
         body: the body's bytes and the object in them, once they were read.
         raw: the body as it came, also a form, or one that holds no object.
-        recording: what is captured of it, if its key is watched.
+        captured: is told the line of the access log, if its key is watched.
         headers_out: headers that every reply of this exchange carries.
         started: whether the reply has begun.
         streaming: whether the reply is an event stream.
@@ -80,7 +77,7 @@ class Exchange:
         self._mistake: GateError | None = None
         self.body: tuple[bytes, dict[str, Any]] | None = None
         self.raw = b""
-        self.recording: Recording | None = None
+        self.captured: Callable[[dict[str, Any]], None] | None = None
         given = self.header("x-request-id") or ""
         self.settle_id = secrets.token_hex(12)
         safe = _SAFE_ID.fullmatch(given) and redacted(given) == given
