@@ -124,7 +124,8 @@ async def requests(store: Store) -> None:
         assert held.refusing is None
         async with line.seat("m", Asks(PATIENT)) as seat:
             assert seat.replica == "r"
-        await Kept(store).note(claim.tenant, claim.key_id, "resp_1", model="m", replica="r")
+        place = {"model": "m", "asked": "m", "replica": "r"}
+        await Kept(store).note(claim.tenant, claim.key_id, "resp_1", **place)
         await store.run("renew", *renewing(held))
         await holds.settle(held, Charge(Usage(1, 1), sample=(40, 10, 9)))
         ledger.refused(claim.tenant, claim.key_id, "m", "standard", held.now_us)
