@@ -55,7 +55,7 @@ class Door:
                 await self._cors(exchange.scope, exchange.receive, send)
         finally:
             self._note(exchange)
-            exchange.body = None  # exchange and scope name each other: both wait for the collector
+            exchange.body, exchange.raw = None, b""  # exchange and scope name each other, and stay
 
     async def _routed(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange: Exchange = scope["exchange"]
