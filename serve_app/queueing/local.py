@@ -29,7 +29,7 @@ class LocalSeats:
     def know(
         self, model: str, info: Mapping[str, str], seats: Mapping[str, str], *, gateways: int
     ) -> None:
-        """Remember the replicas of ``model``.
+        """Remember the replicas of ``model``; one that lends nothing needs to know none.
 
         Args:
             model: its name.
@@ -37,6 +37,8 @@ class LocalSeats:
             seats: how many each offers.
             gateways: how many gateways share them.
         """
+        if not self.open:
+            return
         self._info[model], self._seats[model] = info, seats
         self._gateways[model] = max(gateways, 1)
 

@@ -99,6 +99,9 @@ async def test_a_model_without_a_replica_is_told_at_once() -> None:
     shut.lent("t", "a")
     assert not shut._lent
     assert await shut.take("t", "m", avoid="", patience_s=60) is None
+    shut.know("m", {"a": "info"}, {"a": "4"}, gateways=1)  # known for where conversations go
+    assert not shut.has("m")
+    assert await shut.take("t", "m", avoid="", patience_s=0) is None
 
 
 # The line of a gateway, on a real store that goes away.
