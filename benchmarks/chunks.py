@@ -86,12 +86,18 @@ async def chunks(side: Side, streams: int = STREAMS) -> Way:
     return Way(late_ms, used_s / len(late_ms) * 1e6)
 
 
-async def print_chunks(engine: Side, gate: Side) -> None:
-    """Print what the gate adds to the way of a chunk: medians of rounds that take turns."""
+async def print_chunks(engine: Side, gate: Side, proxy: Side) -> None:
+    """Print what the gate adds to the way of a chunk: medians of rounds that take turns.
+
+    What the proxy before the gate needs for a chunk, in C, is a measure of what the machine asks.
+    """
     ways: dict[str, list[Way]] = {"engine": [], "gate": []}
+    in_proxy_us = []
     for _ in range(ROUNDS):
+        before_s = proxy.cpu_s()
         for name, side in (("engine", engine), ("gate", gate)):
             ways[name].append(await chunks(side))
+        in_proxy_us.append((proxy.cpu_s() - before_s) / len(ways["gate"][-1].late_ms) * 1e6)
     print(f"\n| chunks of {STREAMS} streams | engine | gate | added |\n|---|--:|--:|--:|")
     for share in (0.5, 0.99):
         told = {
@@ -106,6 +112,7 @@ async def print_chunks(engine: Side, gate: Side) -> None:
     cpu_us = statistics.median(way.cpu_us for way in ways["gate"])
     print(f"| CPU of the gateway when nobody calls, ms a second | | {idle_ms:.1f} | |")
     print(f"| CPU of the gateway, us a chunk | | {cpu_us:.1f} | |")
+    print(f"| CPU of HAProxy, us a chunk | | {statistics.median(in_proxy_us):.1f} | |")
 
 
 async def print_memory(gate: Side, requests: int = REQUESTS) -> None:

@@ -185,7 +185,7 @@ class Gateway:
             await write_the_last(self._gate.settling, self._holds, self._ledger)
             await self._captures.close()
             await self._identity.close()
-            await self._relay.close()
+            self._relay.close()
             await self._store.close()
 
 

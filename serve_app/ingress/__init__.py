@@ -46,7 +46,7 @@ what nobody foresaw.
 
 from serve_app.ingress.door import Door
 from serve_app.ingress.gate import Gate, Identity
-from serve_app.ingress.relay import Relay
 from serve_app.ingress.routes import ENDPOINTS, TABLE
+from serve_app.ingress.upstream import Relay
 
 __all__ = ["ENDPOINTS", "TABLE", "Door", "Gate", "Identity", "Relay"]

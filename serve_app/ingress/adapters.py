@@ -2,7 +2,7 @@
 
 All tenants share a model, so operators alone do this. What is loaded is written down first and
 offered last, once every replica there is has loaded it. Whoever comes to one that lacks it all the
-same, because it read what to load a moment before, is sent to another (:mod:`relay`).
+same, because it read what to load a moment before, is sent to another (:mod:`upstream`).
 """
 
 import asyncio

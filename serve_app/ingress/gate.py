@@ -13,7 +13,7 @@ from serve_app.ingress.address import client_address
 from serve_app.ingress.catalogue import Catalogue
 from serve_app.ingress.exchange import Exchange
 from serve_app.ingress.patience import Patience
-from serve_app.ingress.relay import Relay
+from serve_app.ingress.upstream import Relay
 from serve_app.limits import Holds, Ledger
 from serve_app.model_settings import Model
 from serve_app.queueing import Adapters, Kept, Line

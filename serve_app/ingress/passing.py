@@ -6,7 +6,7 @@ from serve_app.errors import UpstreamFailed
 from serve_app.ingress.bill import Bill
 from serve_app.ingress.call import Call
 from serve_app.ingress.exchange import Exchange
-from serve_app.ingress.relay import Upstream
+from serve_app.ingress.upstream import Upstream
 from serve_app.ingress.usage import JsonUsage, SoundUsage, StreamUsage
 
 REFUSAL_BYTES = 65_536

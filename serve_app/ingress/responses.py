@@ -24,7 +24,7 @@ from serve_app.ingress.call import Call
 from serve_app.ingress.catalogue import may_ask
 from serve_app.ingress.exchange import Exchange
 from serve_app.ingress.gate import Gate
-from serve_app.ingress.relay import Upstream, unreached
+from serve_app.ingress.upstream import Upstream, unreached
 from serve_app.queueing import Place, Seat
 
 PATH = "/v1/responses"

@@ -126,7 +126,7 @@ async def house(store: Store, store_url: str, tmp_path: Path) -> AsyncIterator[H
     with redis.Redis.from_url(store_url, decode_responses=True) as client:
         yield House(gate, Door(gate), client)
     await identity.close()
-    await relay.close()
+    relay.close()
 
 
 async def _nothing(_entry: object) -> None:

@@ -10,7 +10,7 @@ from serve_app.ingress.bill import Bill
 from serve_app.ingress.call import read
 from serve_app.ingress.exchange import Exchange
 from serve_app.ingress.passing import passed_on
-from serve_app.ingress.relay import Upstream
+from serve_app.ingress.upstream import Upstream
 from serve_app.ingress.usage import MAX_HELD_BYTES
 from serve_app.limits import Hold, State, Usage
 from serve_app.model_settings import Model
@@ -29,9 +29,8 @@ class Engine:
 
     def __init__(self, *chunks: bytes) -> None:
         self._chunks = [*chunks]
-        self.content = self
 
-    async def readany(self) -> bytes:
+    async def more(self) -> bytes:
         return self._chunks.pop(0) if self._chunks else b""
 
 

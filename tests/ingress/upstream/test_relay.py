@@ -12,7 +12,7 @@ import pytest
 
 from serve_app.errors import GateError, UpstreamFailed, UpstreamTimeout
 from serve_app.ingress.call import Call
-from serve_app.ingress.relay import Relay
+from serve_app.ingress.upstream import Relay
 from serve_app.model_settings import Model
 from serve_app.ports import free_port
 from serve_app.queueing import Seat
@@ -47,7 +47,7 @@ async def engine(says: Says) -> AsyncIterator[Seat]:
 async def relay() -> AsyncIterator[Relay]:
     made = Relay(first_byte_timeout_s=0.3, between_bytes_timeout_s=0.3)
     yield made
-    await made.close()
+    made.close()
 
 
 async def nothing(_writer: asyncio.StreamWriter) -> None:
@@ -130,7 +130,7 @@ async def test_each_silence_has_its_own_limit(first_s: float, between_s: float) 
         with pytest.raises(error):
             await ask(seat)
     assert 0.15 < time.monotonic() - began_s < 10
-    await relay.close()
+    relay.close()
 
 
 async def test_a_first_byte_within_its_time_is_not_late_for_the_other() -> None:
@@ -143,7 +143,7 @@ async def test_a_first_byte_within_its_time_is_not_late_for_the_other() -> None:
     relay = Relay(first_byte_timeout_s=10, between_bytes_timeout_s=0.3)
     async with engine(slow) as seat, relay.send(CALL, seat, {}) as reply:
         assert [chunk async for chunk in reply.chunks()] == [b"hello"]
-    await relay.close()
+    relay.close()
 
 
 @contextlib.asynccontextmanager
