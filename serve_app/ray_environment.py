@@ -63,6 +63,7 @@ def _chosen(scratch: Path) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(scratch / "server-state"),
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0.5",
         "RAY_DEDUP_LOGS": "0",  # else lines of the access log that look alike are dropped
+        "RAY_worker_niceness": "0",  # Ray's 15 lets a stream wait for whatever else computes
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
         "RAY_AUTH_MODE": "token",

@@ -11,6 +11,7 @@ from serve_app.model_settings import KEEPS_RESPONSES, Model
 from serve_app.store import Address
 
 GUARD = "serve_app.engine.guard.InternalKeyGuard"
+CPU_NICENESS = 15
 
 
 def engine_argv(model: Model, source: str, address: Address, ceiling: float = 1.0) -> list[str]:
@@ -97,6 +98,15 @@ def gpus_per_replica(model: Model) -> float:
         return 0
     args = model.engine_args
     return int(args.get("tensor_parallel_size") or 1) * int(args.get("pipeline_parallel_size") or 1)
+
+
+def engine_niceness(model: Model) -> int:
+    """Return how far the engine of ``model`` stands back for others that compute on its cores.
+
+    One that computes on the CPU would let the gate and the store wait for it; one that feeds a GPU
+    must not wait itself.
+    """
+    return CPU_NICENESS if model.engine == "vllm" and not gpus_per_replica(model) else 0
 
 
 def _cpu_build() -> bool:

@@ -38,13 +38,20 @@ class EngineProcess:
         argv: its command line.
         address: where it will listen.
         env: variables it gets on top of ours; our own secrets are taken out.
+        niceness: how far it stands back for others, as ``nice`` counts.
         log: file for what it prints.
     """
 
     def __init__(
-        self, argv: list[str], address: Address, *, env: Mapping[str, str], log: Path
+        self,
+        argv: list[str],
+        address: Address,
+        *,
+        env: Mapping[str, str],
+        log: Path,
+        niceness: int = 0,
     ) -> None:
-        self._argv = argv
+        self._argv = ["nice", "-n", str(niceness), *argv] if niceness else argv
         self.address = address
         self._env = env
         self._log = log

@@ -11,7 +11,7 @@ import secrets
 from pathlib import Path
 
 from serve_app.engine.adapters import Adapters
-from serve_app.engine.command import engine_argv, engine_env
+from serve_app.engine.command import engine_argv, engine_env, engine_niceness
 from serve_app.engine.offer import Offer
 from serve_app.engine.process import HEALTH_S, EngineProcess, EngineStartError
 from serve_app.engine.sources import resolve
@@ -92,6 +92,7 @@ class ModelReplica:
             engine_argv(model, source, address, ceiling),
             address,
             env=engine_env(model),
+            niceness=engine_niceness(model),
             log=_log_file(engine_log_dir(store), model.name, self._id),
         )
         await self._engine.start(model.start_timeout_s)

@@ -176,3 +176,4 @@ def test_gpus_per_replica(more: dict[str, Any], cpu_build: bool, gpus: float, mo
 
     monkeypatch.setattr(command, "version", version)
     assert gpus_per_replica(model(**more)) == gpus
+    assert command.engine_niceness(model(**more)) == (0 if gpus or "engine" in more else 15)

@@ -35,6 +35,23 @@ def test_the_official_client_talks_to_a_real_model(real_gate: RunningGate) -> No
         real_gate.openai("sg-wrong").models.list()
 
 
+def test_an_engine_on_the_cpu_lets_the_gate_go_first(real_gate: RunningGate) -> None:
+    """Gateway, proxy and store are as near to the cores as any program; the engine stands back."""
+    told: dict[str, set[int]] = {}
+    for pid in real_gate.family():
+        process = psutil.Process(pid)
+        told.setdefault(process.name().partition(" ")[0], set()).add(process.nice())
+    (gateway,) = real_gate.actors("Gateway")
+    engines = {psutil.Process(pid).nice() for pid in real_gate.family() if serves(pid)}
+    assert (psutil.Process(gateway).nice(), engines) == (0, {15})
+    assert told["haproxy"] == told["valkey-server"] == {0}
+
+
+def serves(pid: int) -> bool:
+    """Whether that is vLLM's server."""
+    return "vllm.entrypoints.openai.api_server" in psutil.Process(pid).cmdline()
+
+
 def test_the_official_client_asks_for_a_lower_class(real_gate: RunningGate) -> None:
     """By OpenAI's tier or our header; vLLM takes the rank that it is told, the client's own not."""
     asking = real_gate.openai(real_gate.new_key()).chat.completions.with_raw_response
