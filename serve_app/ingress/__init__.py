@@ -10,8 +10,8 @@ the first byte.
 **Decided: bytes are relayed as they come.** Only frames that carry usage are read; the request is
 changed by appending members at its end, where a JSON object's last mention wins.
 
-**Decided: a dialect is a row**, in :mod:`serve_app.ingress.dialects`: no code asks for a path. What
-only forms or only some streams do hangs on what the row says.
+**Decided: a dialect is a row**, in :mod:`serve_app.ingress.reading.dialects`: no code asks for a
+path. What only forms or only some streams do hangs on what the row says.
 
 **Decided: a form is read more strictly than engines read it.** Its bytes go on as they came, so
 what two readers could understand differently would let a caller past the gate's eyes.

@@ -4,11 +4,11 @@ import asyncio
 from typing import Any
 
 from serve_app.auth import Caller, Credential, rfc3339
+from serve_app.ingress.admin.asked import NO_STORE
 from serve_app.ingress.admission import class_served
-from serve_app.ingress.asked import NO_STORE
-from serve_app.ingress.catalogue import may_ask
 from serve_app.ingress.exchange import Exchange
 from serve_app.ingress.gate import Gate
+from serve_app.ingress.reading.catalogue import may_ask
 from serve_app.ingress.told import shown
 from serve_app.limits import Hold, Said
 from serve_app.model_settings import Model

@@ -16,12 +16,12 @@ from serve_app.errors import (
     UnknownTenant,
 )
 from serve_app.ingress.bill import Bill
-from serve_app.ingress.body import without
-from serve_app.ingress.call import Call, read
 from serve_app.ingress.capturing import watched
-from serve_app.ingress.dialects import DIALECTS
 from serve_app.ingress.exchange import Exchange
 from serve_app.ingress.gate import Gate
+from serve_app.ingress.reading.body import without
+from serve_app.ingress.reading.call import Call, read
+from serve_app.ingress.reading.dialects import DIALECTS
 from serve_app.ingress.told import LIMIT_HEADERS, limit_headers, over_limit
 from serve_app.ingress.wish import MAX_WAIT, PRIORITY, Wish, wished
 from serve_app.limits import Hold, State, Terms, nanos_per_token

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 from serve_app import auth
 from serve_app.auth import Caller
-from serve_app.ingress.call import Call
 from serve_app.ingress.exchange import Exchange
+from serve_app.ingress.reading.call import Call
 from serve_app.limits import Charge, Hold, Usage, cost_nanos
 from serve_app.queueing import Asks
 from serve_app.settings import QueueClass

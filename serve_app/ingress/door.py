@@ -14,10 +14,10 @@ from starlette.types import ASGIApp
 from serve_app.auth_settings import Cors
 from serve_app.errors import Dropped, GateError, Internal, NoSuchRoute
 from serve_app.ingress import refusals
+from serve_app.ingress.admin.ledger import note_refusal
 from serve_app.ingress.admission import admitted
 from serve_app.ingress.exchange import Exchange, Receive, Scope, Send
 from serve_app.ingress.gate import Gate
-from serve_app.ingress.ledger import note_refusal
 from serve_app.ingress.routes import routes
 from serve_app.ingress.told import EXPOSED
 

@@ -12,9 +12,9 @@ from urllib.parse import parse_qsl
 
 from serve_app.auth import Credential
 from serve_app.errors import BodyTooLarge, GateError, InvalidRequest, WrongMediaType
-from serve_app.ingress.body import json_object
-from serve_app.ingress.dialects import dialect_of
-from serve_app.ingress.form import FORM, form_fields
+from serve_app.ingress.reading.body import json_object
+from serve_app.ingress.reading.dialects import dialect_of
+from serve_app.ingress.reading.form import FORM, form_fields
 from serve_app.ingress.wish import Wish
 from serve_app.limits import Hold
 from serve_app.model_settings import Model

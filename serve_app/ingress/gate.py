@@ -10,9 +10,9 @@ from serve_app import auth
 from serve_app.errors import NoCapacity
 from serve_app.haproxy import PROXY_KEY_HEADER
 from serve_app.ingress.address import client_address
-from serve_app.ingress.catalogue import Catalogue
 from serve_app.ingress.exchange import Exchange
 from serve_app.ingress.patience import Patience
+from serve_app.ingress.reading.catalogue import Catalogue
 from serve_app.ingress.upstream import Relay
 from serve_app.limits import Holds, Ledger
 from serve_app.model_settings import Model

@@ -12,10 +12,10 @@ import asyncio
 from serve_app.errors import UpstreamFailed
 from serve_app.ingress.admission import admitted, asked
 from serve_app.ingress.bill import Bill
-from serve_app.ingress.call import Call
 from serve_app.ingress.exchange import Exchange
 from serve_app.ingress.gate import Gate
 from serve_app.ingress.passing import passed_on
+from serve_app.ingress.reading.call import Call
 from serve_app.ingress.responses import placed, sent
 from serve_app.ingress.waiting import telling
 

@@ -4,10 +4,10 @@ from http import HTTPStatus
 
 from serve_app.errors import UpstreamFailed
 from serve_app.ingress.bill import Bill
-from serve_app.ingress.call import Call
 from serve_app.ingress.exchange import Exchange
+from serve_app.ingress.reading.call import Call
+from serve_app.ingress.reading.usage import JsonUsage, SoundUsage, StreamUsage
 from serve_app.ingress.upstream import Upstream
-from serve_app.ingress.usage import JsonUsage, SoundUsage, StreamUsage
 
 REFUSAL_BYTES = 65_536
 """So much of an engine's refusal is passed on as an event."""

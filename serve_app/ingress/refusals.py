@@ -5,7 +5,7 @@ import math
 from typing import Any
 
 from serve_app.errors import GateError, QueueCancelled, QuotaSpent, Unauthenticated, WrongMethod
-from serve_app.ingress.dialects import dialect_of
+from serve_app.ingress.reading.dialects import dialect_of
 from serve_app.redaction import redacted
 
 SERVER_ERROR = 500

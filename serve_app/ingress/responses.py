@@ -20,10 +20,10 @@ from urllib.parse import urlencode
 from serve_app.auth import Caller
 from serve_app.errors import NoSuchResponse, StoreUnavailable, UpstreamFailed
 from serve_app.ingress.admission import admitted
-from serve_app.ingress.call import Call
-from serve_app.ingress.catalogue import may_ask
 from serve_app.ingress.exchange import Exchange
 from serve_app.ingress.gate import Gate
+from serve_app.ingress.reading.call import Call
+from serve_app.ingress.reading.catalogue import may_ask
 from serve_app.ingress.upstream import Upstream, unreached
 from serve_app.queueing import Place, Seat
 

@@ -13,25 +13,15 @@ from typing import Any
 from starlette.routing import Route
 
 from serve_app.errors import Forbidden, WrongMethod
-from serve_app.ingress import (
-    about,
-    accounts,
-    adapters,
-    admin,
-    desk,
-    docs,
-    ledger,
-    records,
-    responses,
-    tenancy,
-)
+from serve_app.ingress import about, docs, responses
+from serve_app.ingress.admin import accounts, adapters, desk, keys, ledger, records, tenancy
+from serve_app.ingress.admin.asked import NO_STORE
 from serve_app.ingress.admission import admitted
-from serve_app.ingress.asked import NO_STORE
-from serve_app.ingress.dialects import DIALECTS
 from serve_app.ingress.entry import ANY, OPEN, PAGE, Entry
 from serve_app.ingress.exchange import Exchange, Receive, Scope, Send
 from serve_app.ingress.gate import Gate
 from serve_app.ingress.page import inference
+from serve_app.ingress.reading.dialects import DIALECTS
 
 _log = logging.getLogger("sluicegate")
 PRIVATE = ("/v1/auth/", "/v1/tenants", "/v1/audit", "/v1/usage", "/v1/queue")
@@ -58,14 +48,14 @@ TABLE = (
     Entry("POST", "/v1/auth/logout", ANY, accounts.logout),
     Entry("POST", "/v1/auth/password", ANY, accounts.change_password),
     Entry("GET", "/v1/auth/whoami", ANY, about.whoami),
-    Entry("POST", "/v1/auth/api-keys", "manage_keys", admin.create_key),
-    Entry("GET", "/v1/auth/api-keys", "manage_keys", admin.list_keys),
-    Entry("GET", "/v1/auth/api-keys/{key_id}", "manage_keys", admin.get_key),
-    Entry("PATCH", "/v1/auth/api-keys/{key_id}", "manage_keys", admin.change_key),
-    Entry("DELETE", "/v1/auth/api-keys/{key_id}", "manage_keys", admin.revoke_key),
-    Entry("POST", "/v1/auth/api-keys/{key_id}/rotate", "manage_keys", admin.rotate_key),
-    Entry("POST", "/v1/auth/api-keys/{key_id}/capture", "manage_keys", admin.start_capture),
-    Entry("DELETE", "/v1/auth/api-keys/{key_id}/capture", "manage_keys", admin.stop_capture),
+    Entry("POST", "/v1/auth/api-keys", "manage_keys", keys.create_key),
+    Entry("GET", "/v1/auth/api-keys", "manage_keys", keys.list_keys),
+    Entry("GET", "/v1/auth/api-keys/{key_id}", "manage_keys", keys.get_key),
+    Entry("PATCH", "/v1/auth/api-keys/{key_id}", "manage_keys", keys.change_key),
+    Entry("DELETE", "/v1/auth/api-keys/{key_id}", "manage_keys", keys.revoke_key),
+    Entry("POST", "/v1/auth/api-keys/{key_id}/rotate", "manage_keys", keys.rotate_key),
+    Entry("POST", "/v1/auth/api-keys/{key_id}/capture", "manage_keys", keys.start_capture),
+    Entry("DELETE", "/v1/auth/api-keys/{key_id}/capture", "manage_keys", keys.stop_capture),
     Entry("POST", "/v1/auth/revocations", "manage_users", accounts.revoke_token),
     Entry("POST", "/v1/auth/users", "manage_users", accounts.create_user),
     Entry("GET", "/v1/auth/users", "manage_users", accounts.list_users),

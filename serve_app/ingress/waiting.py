@@ -1,8 +1,8 @@
 """Tell a client whose stream still waits in line that it does."""
 
-from serve_app.ingress.call import Call
 from serve_app.ingress.exchange import Exchange
 from serve_app.ingress.gate import Gate
+from serve_app.ingress.reading.call import Call
 from serve_app.queueing import Telling
 
 STREAM = {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache"}

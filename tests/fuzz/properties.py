@@ -20,15 +20,15 @@ from serve_app import auth
 from serve_app.auth_settings import Auth
 from serve_app.errors import GateError
 from serve_app.ingress.address import UNKNOWN, client_address
-from serve_app.ingress.asked import body_as, number, page_asked
-from serve_app.ingress.body import MAX_DEPTH, json_object, without
-from serve_app.ingress.call import Call, append, read
-from serve_app.ingress.demand import CAP_MAX, CHOICES_MAX, TEXT_MAX
-from serve_app.ingress.dialects import DIALECTS, Stream
+from serve_app.ingress.admin.asked import body_as, number, page_asked
+from serve_app.ingress.admin.ledger import read_query
 from serve_app.ingress.docs.described import DESCRIBED
 from serve_app.ingress.exchange import Exchange
-from serve_app.ingress.ledger import read_query
-from serve_app.ingress.usage import JsonUsage, StreamUsage
+from serve_app.ingress.reading.body import MAX_DEPTH, json_object, without
+from serve_app.ingress.reading.call import Call, append, read
+from serve_app.ingress.reading.demand import CAP_MAX, CHOICES_MAX, TEXT_MAX
+from serve_app.ingress.reading.dialects import DIALECTS, Stream
+from serve_app.ingress.reading.usage import JsonUsage, StreamUsage
 from serve_app.ingress.wish import wished
 from serve_app.limits import Usage
 from serve_app.model_settings import Model

@@ -12,13 +12,13 @@ from serve_app import auth
 from serve_app.errors import RateLimited, Unauthenticated
 from serve_app.ingress.admission import admitted, credential_of, turn_of
 from serve_app.ingress.bill import Bill
-from serve_app.ingress.call import Call, read
 from serve_app.ingress.exchange import Exchange
+from serve_app.ingress.reading.call import Call, read
 from serve_app.ingress.wish import Wish
 from serve_app.limits import Hold, Holds
 from serve_app.settings import QueueClass
 from serve_app.store import Store, keys
-from tests.ingress.test_ledger import CHAT, PLAIN, House, house
+from tests.ingress.admin.test_ledger import CHAT, PLAIN, House, house
 
 __all__ = ["house"]
 ONE = {"requests_per_minute": {"limit": 60, "burst": 1}}

@@ -10,7 +10,7 @@ import pytest
 from serve_app import auth
 from serve_app.ingress.exchange import Exchange
 from serve_app.telemetry import Captures
-from tests.ingress.test_ledger import CHAT, PLAIN, House, house
+from tests.ingress.admin.test_ledger import CHAT, PLAIN, House, house
 
 __all__ = ["house"]
 KEYS = "/v1/auth/api-keys"

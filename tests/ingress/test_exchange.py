@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from serve_app.errors import BodyTooLarge, GateError, InvalidRequest, WrongMediaType
-from serve_app.ingress.body import MAX_DEPTH, depth
 from serve_app.ingress.exchange import Exchange
+from serve_app.ingress.reading.body import MAX_DEPTH, depth
 from serve_app.model_settings import Model
 
 JSON = (b"content-type", b"application/json")

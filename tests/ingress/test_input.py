@@ -7,7 +7,7 @@ import pytest
 
 from serve_app.auth import Authenticator
 from serve_app.settings import Settings
-from tests.ingress.test_ledger import ARGS, CHAT, House, house
+from tests.ingress.admin.test_ledger import ARGS, CHAT, House, house
 
 __all__ = ["house"]
 JSON = {"content-type": "application/json"}

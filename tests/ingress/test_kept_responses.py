@@ -9,8 +9,8 @@ import pytest
 
 from serve_app.ingress.told import ENGINE_HEADERS
 from serve_app.store import Store, registry
+from tests.ingress.admin.test_ledger import House, house
 from tests.ingress.test_capturing import call, folder, lines, watch
-from tests.ingress.test_ledger import House, house
 from tests.ingress.upstream import test_relay
 
 __all__ = ["folder", "house"]

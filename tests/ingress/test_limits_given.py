@@ -16,7 +16,7 @@ from serve_app.auth import (
     UserRequest,
 )
 from serve_app.errors import InvalidRequest
-from serve_app.ingress.asked import body_as
+from serve_app.ingress.admin.asked import body_as
 from serve_app.ingress.exchange import Exchange
 from tests.test_allowance import WRONG
 

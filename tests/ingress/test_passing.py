@@ -7,11 +7,11 @@ import pytest
 
 from serve_app.auth import Caller
 from serve_app.ingress.bill import Bill
-from serve_app.ingress.call import read
 from serve_app.ingress.exchange import Exchange
 from serve_app.ingress.passing import passed_on
+from serve_app.ingress.reading.call import read
+from serve_app.ingress.reading.usage import MAX_HELD_BYTES
 from serve_app.ingress.upstream import Upstream
-from serve_app.ingress.usage import MAX_HELD_BYTES
 from serve_app.limits import Hold, State, Usage
 from serve_app.model_settings import Model
 from serve_app.settings import QueueClass

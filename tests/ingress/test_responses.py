@@ -11,7 +11,7 @@ import pytest
 from serve_app.auth import Caller
 from serve_app.errors import Forbidden, NoSuchResponse, UpstreamFailed
 from serve_app.ingress import responses
-from serve_app.ingress.call import Call, read
+from serve_app.ingress.reading.call import Call, read
 from serve_app.model_settings import KEEPS_RESPONSES, Model
 from serve_app.queueing import Place, Seat
 from serve_app.store import Address

@@ -16,7 +16,7 @@ from serve_app.ingress.wish import MAX_WAIT, PRIORITY, Wish, wished
 from serve_app.limits import Hold, State
 from serve_app.settings import QueueClass, Settings
 from serve_app.store import Address, registry
-from tests.ingress.test_ledger import CHAT, PLAIN, House, body, house
+from tests.ingress.admin.test_ledger import CHAT, PLAIN, House, body, house
 
 __all__ = ["house"]
 SETTINGS = Settings.from_args({})

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from serve_app import auth, errors
-from serve_app.ingress.adapters import AdapterRequest
+from serve_app.ingress.admin.adapters import AdapterRequest
 from serve_app.ingress.docs import shapes
 from serve_app.ingress.docs import shapes_admin as admin
 from serve_app.ingress.docs import shapes_engine as engine

@@ -10,7 +10,6 @@ from itertools import groupby
 from typing import Any
 
 import serve_app
-from serve_app.ingress.dialects import DIALECTS, dialect_of
 from serve_app.ingress.docs import refused
 from serve_app.ingress.docs.described import (
     DESCRIBED,
@@ -26,6 +25,7 @@ from serve_app.ingress.docs.schemas import DIALECT, Json, Schemas, query_fields
 from serve_app.ingress.docs.schemes import SCHEMES, SECURITY
 from serve_app.ingress.docs.sentences import Docstring
 from serve_app.ingress.entry import Entry
+from serve_app.ingress.reading.dialects import DIALECTS, dialect_of
 from serve_app.ingress.told import ENGINE_HEADERS
 from serve_app.ingress.wish import MAX_WAIT, PRIORITY
 

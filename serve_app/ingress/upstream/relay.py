@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 
 from serve_app.errors import UpstreamFailed, UpstreamTimeout
-from serve_app.ingress.call import Call
+from serve_app.ingress.reading.call import Call
 from serve_app.ingress.upstream.connection import Connection
 from serve_app.ingress.upstream.connections import Connections
 from serve_app.queueing import Place, Seat

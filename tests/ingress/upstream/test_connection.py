@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from serve_app.errors import UpstreamFailed, UpstreamTimeout
-from serve_app.ingress.call import Call
+from serve_app.ingress.reading.call import Call
 from serve_app.ingress.upstream import Relay, connection, connections
 from serve_app.model_settings import Model
 from serve_app.queueing import Seat

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from serve_app.errors import GateError, UpstreamFailed, UpstreamTimeout
-from serve_app.ingress.call import Call
+from serve_app.ingress.reading.call import Call
 from serve_app.ingress.upstream import Relay
 from serve_app.model_settings import Model
 from serve_app.ports import free_port

@@ -24,7 +24,7 @@ from serve_app.errors import (
     TooManyAttempts,
     UpstreamFailed,
 )
-from serve_app.ingress import accounts
+from serve_app.ingress.admin import accounts
 from serve_app.ingress.exchange import Exchange
 from serve_app.ports import free_port
 from serve_app.redaction import redacted

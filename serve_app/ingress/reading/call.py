@@ -7,10 +7,10 @@ from typing import Any, Self
 
 from serve_app.auth import Caller
 from serve_app.errors import InvalidRequest, NoSuchModel, PromptTooLong
-from serve_app.ingress.catalogue import may_ask
-from serve_app.ingress.demand import Weighed, weighed
-from serve_app.ingress.dialects import DIALECTS, RANK_FIELD, RANK_HEADER, Dialect
-from serve_app.ingress.prefix import prefix_of
+from serve_app.ingress.reading.catalogue import may_ask
+from serve_app.ingress.reading.demand import Weighed, weighed
+from serve_app.ingress.reading.dialects import DIALECTS, RANK_FIELD, RANK_HEADER, Dialect
+from serve_app.ingress.reading.prefix import prefix_of
 from serve_app.model_settings import Model
 from serve_app.queueing import Place
 

@@ -10,7 +10,7 @@ from serve_app import auth
 from serve_app.auth import Caller, Session
 from serve_app.errors import Forbidden, GateError, InvalidLogin, InvalidRequest
 from serve_app.ingress.address import UNKNOWN
-from serve_app.ingress.asked import (
+from serve_app.ingress.admin.asked import (
     NO_STORE,
     body_as,
     must_be_tenant,

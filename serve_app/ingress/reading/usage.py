@@ -13,8 +13,8 @@ import json
 import math
 from typing import Any
 
-from serve_app.ingress.dialects import SOUND_TOKENS_PER_S, Stream
-from serve_app.ingress.member import Member
+from serve_app.ingress.reading.dialects import SOUND_TOKENS_PER_S, Stream
+from serve_app.ingress.reading.member import Member
 from serve_app.limits import Usage
 
 MAX_HELD_BYTES = 1024 * 1024

@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 from serve_app import auth
 from serve_app.auth import Caller
 from serve_app.errors import Forbidden, InvalidRequest
+from serve_app.ingress.admin.asked import NO_STORE, must_be_tenant
 from serve_app.ingress.admission import class_served
-from serve_app.ingress.asked import NO_STORE, must_be_tenant
 from serve_app.ingress.exchange import Exchange
 from serve_app.ingress.gate import Gate
 from serve_app.limits import FINEST, HOUR_S, KEPT_HOURS, MEMBERS, NO_MODEL, Report

@@ -18,8 +18,8 @@ from serve_app.assembly import identity_of
 from serve_app.environment import Secrets
 from serve_app.errors import InvalidRequest
 from serve_app.ingress import Door, Gate, Relay
-from serve_app.ingress import ledger as told_here
-from serve_app.ingress.ledger import Wanted, note_refusal, read_query
+from serve_app.ingress.admin import ledger as told_here
+from serve_app.ingress.admin.ledger import Wanted, note_refusal, read_query
 from serve_app.ingress.wish import Wish
 from serve_app.limits import FINEST, Holds, Ledger, ledger
 from serve_app.limits.ledger import hour_text

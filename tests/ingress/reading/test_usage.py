@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve_app.ingress import usage as reading
-from serve_app.ingress.dialects import DIALECTS
-from serve_app.ingress.usage import MAX_HELD_BYTES, JsonUsage, StreamUsage
+from serve_app.ingress.reading import usage as reading
+from serve_app.ingress.reading.dialects import DIALECTS
+from serve_app.ingress.reading.usage import MAX_HELD_BYTES, JsonUsage, StreamUsage
 from serve_app.limits import Usage
 
 CHUNKS = DIALECTS["/v1/chat/completions"].stream

@@ -1,7 +1,7 @@
 """Tenants over HTTP: create, list, show, change, remove."""
 
 from serve_app.auth import Caller, TenantChange, TenantRequest
-from serve_app.ingress.asked import NO_STORE, body_as, page_asked, reply_page
+from serve_app.ingress.admin.asked import NO_STORE, body_as, page_asked, reply_page
 from serve_app.ingress.exchange import Exchange
 from serve_app.ingress.gate import Gate
 from serve_app.telemetry import changed

@@ -10,7 +10,7 @@ from serve_app.auth import (
     rfc3339,
 )
 from serve_app.errors import InvalidRequest
-from serve_app.ingress.asked import NO_STORE, body_as, page_asked, reply_page, tenant_asked
+from serve_app.ingress.admin.asked import NO_STORE, body_as, page_asked, reply_page, tenant_asked
 from serve_app.ingress.exchange import Exchange
 from serve_app.ingress.gate import Gate
 from serve_app.telemetry import changed

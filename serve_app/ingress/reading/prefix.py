@@ -7,7 +7,7 @@ the user's first words stay the same; of a bare prompt, its head does.
 import hashlib
 from typing import Any
 
-from serve_app.ingress.dialects import DIALECTS
+from serve_app.ingress.reading.dialects import DIALECTS
 
 BEGINNING_CHARS = 1_024
 """Read of each field; an engine's cache is worth little for a shorter one."""

@@ -12,7 +12,7 @@ from starlette.datastructures import Headers
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from serve_app.errors import InvalidRequest
-from serve_app.ingress.form import MAX_FIELD_BYTES, MAX_PARTS, form_fields
+from serve_app.ingress.reading.form import MAX_FIELD_BYTES, MAX_PARTS, form_fields
 
 MEDIA = "multipart/form-data; boundary=xyz"
 NAME = b'Content-Disposition: form-data; name="%s"'

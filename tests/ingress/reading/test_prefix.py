@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve_app.ingress.prefix import prefix_of
+from serve_app.ingress.reading.prefix import prefix_of
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 SYSTEM = {"role": "system", "content": "Be brief."}

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from serve_app.ingress.member import MAX_NAME_BYTES, MAX_VALUE_BYTES, Member
+from serve_app.ingress.reading.member import MAX_NAME_BYTES, MAX_VALUE_BYTES, Member
 
 TOLD = {"prompt_tokens": 11, "completion_tokens": 7}
 NAMES = st.sampled_from(["usage", 'x"usage', "\\", "usage\\", "a", "", "{", "]"])

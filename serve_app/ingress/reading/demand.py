@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from serve_app.ingress.dialects import (
+from serve_app.ingress.reading.dialects import (
     ARGUMENTS,
     DIALECTS,
     LABELS,

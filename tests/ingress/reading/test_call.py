@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serve_app.errors import InvalidRequest, NoSuchModel, PromptTooLong
-from serve_app.ingress.call import Call, append, read
+from serve_app.ingress.reading.call import Call, append, read
 from serve_app.model_settings import Model
 
 MODELS = {"small": Model(name="small"), "org/large": Model(name="org/large")}

@@ -4,9 +4,9 @@ import pytest
 
 from serve_app.auth import Caller
 from serve_app.errors import ModelForbidden, NoSuchModel
-from serve_app.ingress.call import Call
-from serve_app.ingress.catalogue import Catalogue, may_ask
-from serve_app.ingress.demand import Weighed
+from serve_app.ingress.reading.call import Call
+from serve_app.ingress.reading.catalogue import Catalogue, may_ask
+from serve_app.ingress.reading.demand import Weighed
 from serve_app.model_settings import Adapter, Model
 
 POET = Adapter(name="poet", source="/models/loras/poet/")

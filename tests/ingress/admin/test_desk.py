@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from serve_app.errors import QueueCancelled, StoreUnavailable
-from serve_app.ingress.desk import SHOWN_MAX, figures, shown
+from serve_app.ingress.admin.desk import SHOWN_MAX, figures, shown
 from serve_app.queueing import Asks, ClassLoad, Line, Load, Waiting
 from serve_app.settings import QueueClass
 from serve_app.store import Store
 from serve_app.telemetry import Audit
-from tests.ingress.test_ledger import ADMIN, House, house
+from tests.ingress.admin.test_ledger import ADMIN, House, house
 from tests.stories.test_document import mistakes
 
 __all__ = ["house"]

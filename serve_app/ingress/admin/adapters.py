@@ -23,7 +23,7 @@ from serve_app.errors import (
     NoSuchModel,
     UpstreamFailed,
 )
-from serve_app.ingress.asked import NO_STORE, body_as
+from serve_app.ingress.admin.asked import NO_STORE, body_as
 from serve_app.ingress.exchange import Exchange
 from serve_app.ingress.gate import Gate
 from serve_app.model_settings import Adapter, Model, ModelName

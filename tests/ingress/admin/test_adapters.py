@@ -12,13 +12,13 @@ import httpx
 import pytest
 
 from serve_app.engine import adapters as keeping
-from serve_app.ingress import adapters as loading
+from serve_app.ingress.admin import adapters as loading
 from serve_app.queueing import Adapters, Loaded
 from serve_app.store import Address, Store, keys, registry
 from serve_app.telemetry import Entry
 from tests.engine.test_simulated_server import FAST, running
-from tests.ingress import test_ledger
-from tests.ingress.test_ledger import ADMIN, House, house
+from tests.ingress.admin import test_ledger
+from tests.ingress.admin.test_ledger import ADMIN, House, house
 from tests.stories.test_document import mistakes
 
 __all__ = ["house"]

@@ -5,7 +5,7 @@ from datetime import datetime
 
 from serve_app.auth import Caller
 from serve_app.errors import InvalidRequest
-from serve_app.ingress.asked import NO_STORE, page_asked, reply_page, tenant_asked
+from serve_app.ingress.admin.asked import NO_STORE, page_asked, reply_page, tenant_asked
 from serve_app.ingress.exchange import Exchange
 from serve_app.ingress.gate import Gate
 

@@ -9,9 +9,9 @@ import pytest
 
 from serve_app.errors import InvalidRequest, UpstreamFailed
 from serve_app.ingress import ENDPOINTS, refusals
-from serve_app.ingress.call import Call, read
-from serve_app.ingress.dialects import DIALECTS, RANK_HEADER, dialect_of
-from serve_app.ingress.usage import JsonUsage, StreamUsage
+from serve_app.ingress.reading.call import Call, read
+from serve_app.ingress.reading.dialects import DIALECTS, RANK_HEADER, dialect_of
+from serve_app.ingress.reading.usage import JsonUsage, StreamUsage
 from serve_app.limits import Usage
 from serve_app.model_settings import Model
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from serve_app.auth import Caller
 from serve_app.errors import Forbidden, NoSuchModel, NoSuchTicket
-from serve_app.ingress.asked import NO_STORE
+from serve_app.ingress.admin.asked import NO_STORE
 from serve_app.ingress.exchange import Exchange
 from serve_app.ingress.gate import Gate
 from serve_app.queueing import ClassLoad, Load, Waiting

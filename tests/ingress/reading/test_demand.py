@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve_app.ingress.demand import CAP_MAX, CHOICES_MAX, TEXT_MAX, Weighed, weighed
-from serve_app.ingress.dialects import DIALECTS
+from serve_app.ingress.reading.demand import CAP_MAX, CHOICES_MAX, TEXT_MAX, Weighed, weighed
+from serve_app.ingress.reading.dialects import DIALECTS
 from serve_app.model_settings import Model
 
 MODEL = Model(name="m", image_tokens=1_000, tool_tokens=50)

@@ -8,8 +8,8 @@ import pytest
 
 from serve_app.auth import PERMISSIONS, Caller, KeyRequest
 from serve_app.errors import Forbidden, InvalidRequest
-from serve_app.ingress.admin import list_keys
-from serve_app.ingress.asked import body_as
+from serve_app.ingress.admin.asked import body_as
+from serve_app.ingress.admin.keys import list_keys
 from serve_app.ingress.exchange import Exchange
 
 NO_GATE: Any = None  # whoever asks it for anything fails
