@@ -52,6 +52,7 @@ def _chosen(scratch: Path) -> dict[str, str]:
         "RAY_SERVE_ENABLE_DIRECT_INGRESS": "0",  # behind HAProxy it is on all the same
         "RAY_SERVE_HAPROXY_BINARY_PATH": str(shim),
         "RAY_SERVE_HAPROXY_MAXCONN": str(_connections()),
+        "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "120",  # for one who neither sends nor reads
         "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port()),  # else shared with other clusters

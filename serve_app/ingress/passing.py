@@ -36,13 +36,13 @@ async def passed_on(exchange: Exchange, call: Call, bill: Bill, reply: Upstream)
             if passed := reader.feed(chunk):
                 await exchange.write(passed)
         rest = reader.end()
-        if not reader.finished:
+        if reader.broken:
             raise UpstreamFailed("The replica broke off.")
     except UpstreamFailed:
-        exchange.events_out = reader.frames
+        exchange.events_out = reader.frames - reader.failed  # its own last words are kept back
         bill.ended_early()
         raise
-    if reader.failed:  # the engine has told the client so itself
+    if reader.failed:  # the engine has told the client what was wrong
         exchange.code = UpstreamFailed.code
         bill.ended_early()
     else:

@@ -15,10 +15,9 @@ from contextlib import (
 )
 from dataclasses import replace
 from http import HTTPStatus
-from urllib.parse import urlencode
 
 from serve_app.auth import Caller
-from serve_app.errors import NoSuchResponse, StoreUnavailable, UpstreamFailed
+from serve_app.errors import InvalidRequest, NoSuchResponse, StoreUnavailable, UpstreamFailed
 from serve_app.ingress.admission import admitted
 from serve_app.ingress.exchange import Exchange
 from serve_app.ingress.gate import Gate
@@ -28,7 +27,6 @@ from serve_app.ingress.upstream import Upstream, unreached
 from serve_app.queueing import Place, Seat
 
 PATH = "/v1/responses"
-QUERY = ("stream", "starting_after")
 _NAME = re.compile(r"resp_[0-9a-f]{32}")
 _NO = ("", "false", "0")
 
@@ -124,11 +122,10 @@ async def _asked_of_its_keeper(gate: Gate, exchange: Exchange, method: str, verb
         if not may_ask(caller, place.asked, gate.models[place.model]):
             caller.must_use(place.asked)
         if query.get("stream", "").lower() not in _NO:
-            caller.must("use_streaming")
-        asks = urlencode({one: query[one] for one in QUERY if one in query})
-        path = f"{PATH}/{name}{verb}" + (f"?{asks}" if asks else "")
+            told = "Only what is made in the background can be streamed again; leave it out."
+            raise InvalidRequest(told, param="stream")
         headers = exchange.passed_on(gate.models[place.model])
-        async with gate.relay.ask(method, path, place, headers) as reply:
+        async with gate.relay.ask(method, f"{PATH}/{name}{verb}", place, headers) as reply:
             if reply.status == HTTPStatus.NOT_FOUND:
                 raise _gone(name, "response_id")
             await exchange.start(reply.status, reply.headers)

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from serve_app.auth import Caller
+from serve_app.errors import UpstreamFailed
 from serve_app.ingress.bill import Bill
 from serve_app.ingress.exchange import Exchange
 from serve_app.ingress.passing import passed_on
@@ -128,3 +129,10 @@ async def test_a_stream(frames: list[bytes], usage: tuple[int, int], teaches: bo
     """Without a usage frame it is charged the prompt as estimated and what was streamed."""
     bill = await passed(CHAT, *frames, stream=True)
     assert (bill.usage, bill.ended_well) == (Usage(*usage), teaches)
+
+
+async def test_an_engines_own_fault_is_told_by_the_gate() -> None:
+    """What vLLM says of itself in the middle of a stream names its stack; our event goes on."""
+    fault = b'data: {"error":{"message":"See stack trace (above)","code":500}}\n\n'
+    with pytest.raises(UpstreamFailed):
+        await passed(CHAT, SAID, fault, stream=True)

@@ -5,7 +5,6 @@ from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Any
 
-import aiohttp
 import pytest
 
 from serve_app.auth import Caller
@@ -107,7 +106,7 @@ async def test_what_goes_while_a_request_waits_is_not_found() -> None:
     assert gate.sent_to == []
 
 
-@pytest.mark.parametrize("cause", [aiohttp.ClientConnectionError(), None])
+@pytest.mark.parametrize("cause", [ConnectionRefusedError(), TimeoutError(), None])
 async def test_who_keeps_it_may_be_out_of_reach(cause: Exception | None) -> None:
     """Then it is gone, and no other replica is tried; one that answers badly still keeps it."""
     failed = UpstreamFailed("no")

@@ -151,7 +151,8 @@ def read(
     options = _options(fields) if by_options else {}
     ours: dict[str, Any] = {}
     if streaming and by_options:
-        ours["stream_options"] = {**options, "include_usage": True}
+        wishes = options if options.get("include_usage") else _without_usage(options)
+        ours["stream_options"] = {**wishes, "include_usage": True}
     if RANK_FIELD in fields and dialect.ranked_by == "field":
         ours[RANK_FIELD] = 0  # the class decides: see ``ranked``
     return Call(
@@ -201,6 +202,11 @@ def _options(fields: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(options, dict | None):
         raise InvalidRequest("'stream_options' must be an object.", param="stream_options")
     return options or {}
+
+
+def _without_usage(options: dict[str, Any]) -> dict[str, Any]:
+    """Return a stream's options for a client that has not asked for usage: it gets none."""
+    return {name: said for name, said in options.items() if name != "continuous_usage_stats"}
 
 
 def _fitting(asked: Weighed, max_chars: int) -> Weighed:

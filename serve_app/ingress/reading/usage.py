@@ -11,6 +11,7 @@ names          ``prompt_tokens``, ``completion_tokens`` or ``input_tokens``, ``o
 
 import json
 import math
+from http import HTTPStatus
 from typing import Any
 
 from serve_app.ingress.reading.dialects import SOUND_TOKENS_PER_S, Stream
@@ -26,6 +27,7 @@ MAX_FRAME_BYTES = 8 * 1024 * 1024
 TEXT_BYTES_PER_TOKEN = 4
 """Of a transcript, whose tokens nobody tells."""
 
+_THEIRS = HTTPStatus.INTERNAL_SERVER_ERROR
 _END = b"\n\n"
 _OPENING = b'"delta":{"role":"assistant","content":""'
 """In the frame that begins each choice of a chat, and says nothing yet."""
@@ -36,11 +38,22 @@ class _Reader:
 
     Attributes:
         told: which counts were told at all: ``input``, ``output``.
+        finished: whether it came to its end, good or bad.
+        failed: whether the engine itself gave up; nothing that follows goes on.
+        blamed: whether it says that the request was wrong; that frame is the last to go on.
+        frames: how many frames have come.
     """
 
     def __init__(self, usage: Usage) -> None:
         self._usage = usage
         self.told: set[str] = set()
+        self.finished = self.failed = self.blamed = False
+        self.frames = 0
+
+    @property
+    def broken(self) -> bool:
+        """Whether the client is still to be told that the engine gave up."""
+        return not self.finished or (self.failed and not self.blamed)
 
     def _take(self, event: dict[str, Any]) -> bool:
         """Write the counts of ``event`` into the usage; return whether it had any.
@@ -74,11 +87,6 @@ class StreamUsage(_Reader):
         usage: filled in as frames go by; until usage is told, output counts frames.
         stream: how the dialect's streams tell things.
         keep_frame: whether a frame that tells only usage goes on to the client.
-
-    Attributes:
-        finished: whether it came to its end, good or bad.
-        failed: whether the engine itself gave up; the frame that says so is the last to go on.
-        frames: how many frames have come.
     """
 
     def __init__(self, usage: Usage, stream: Stream, *, keep_frame: bool) -> None:
@@ -86,8 +94,6 @@ class StreamUsage(_Reader):
         self._stream, self._keep = stream, keep_frame
         self._rest: list[bytes] = []
         self._rest_bytes, self._passing = 0, False
-        self.finished = self.failed = False
-        self.frames = 0
 
     def feed(self, chunk: bytes) -> bytes:
         """Return what may go on to the client: whole frames, and pieces of one that is too long.
@@ -171,10 +177,13 @@ class StreamUsage(_Reader):
         ends = frame.startswith(self._stream.ends)
         self.failed = frame.startswith(self._stream.fails)
         self.finished = self.finished or ends or self.failed
+        if self.failed:
+            self.blamed = _blames(_event(frame))
+            return frame + _END if self.blamed else b""
         if b'"usage"' in frame and self._told(event := _event(frame)):
             if not event.get("choices") and not self._keep:
                 return b""
-        elif not ends and not self.failed:
+        elif not ends:
             self._usage.output_tokens += self._pieces(frame + _END, 1)
         return frame + _END
 
@@ -197,8 +206,7 @@ class JsonUsage(_Reader):
         self._beside = beside
         self._held, self._large = bytearray(), Member("usage")
         self._is_large = False
-        self.finished, self.failed = True, False
-        self.frames = 0
+        self.finished = True
 
     def feed(self, chunk: bytes) -> bytes:
         """Return ``chunk``; of a reply that is not large, a copy is kept."""
@@ -248,6 +256,15 @@ def _seconds(told: object) -> float:
 def _event(frame: bytes) -> dict[str, Any]:
     """Return the object in a frame's data."""
     return _parsed((b"\n" + frame).partition(b"\ndata:")[2])
+
+
+def _blames(event: dict[str, Any]) -> bool:
+    """Return whether an engine's error is the request's, as vLLM tells it: by code, or by type."""
+    error = event.get("error")
+    told = error if isinstance(error, dict) else event
+    code = told.get("code")
+    by_code = isinstance(code, int) and HTTPStatus.BAD_REQUEST <= code < _THEIRS
+    return by_code or told.get("type") in ("BadRequestError", "invalid_request_error")
 
 
 def _parsed(payload: bytes | str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 
-from serve_app.errors import UpstreamFailed, UpstreamTimeout
+from serve_app.errors import NoSuchRoute, UpstreamFailed, UpstreamTimeout
 from serve_app.ingress.reading.call import Call
 from serve_app.ingress.upstream.connection import Connection
 from serve_app.ingress.upstream.connections import Connections
@@ -19,6 +19,9 @@ from serve_app.queueing import Place, Seat
 
 _PASSED_BACK = ("content-type", "content-length", "content-encoding", "metadata")
 """Of the engine's headers; the last describes embeddings that are sent as bytes."""
+
+_UNROUTED = b'{"detail":"Not Found"}'
+"""What an engine says of a path that it does not have for its kind of model."""
 
 _BREAKS = re.compile(r"[\r\n\0]")
 
@@ -83,11 +86,14 @@ class Relay:
             UpstreamFailed: unreachable, 5xx, broken before the first byte, or without the adapter
                 that is asked for; another may do it.
             UpstreamTimeout: silent too long.
+            NoSuchRoute: the model is of a kind that does not serve the path.
         """
         told = {**headers, **call.headers, "content-type": call.media_type}
         async with self.ask("POST", call.path, seat, told, call.body) as reply:
             if call.adapter and _lacks(call.adapter, reply):
                 raise UpstreamFailed("The replica has not loaded the adapter.", retry_after_s=1.0)
+            if reply.status == HTTPStatus.NOT_FOUND and reply.first == _UNROUTED:
+                raise NoSuchRoute(f"The model '{call.model.name}' does not serve {call.path}.")
             yield reply
 
     @asynccontextmanager

@@ -91,8 +91,21 @@ def test_what_the_gate_need_not_change_stays_byte_for_byte(fields: dict[str, Any
         ),
         (
             {"stream": True, "stream_options": {"continuous_usage_stats": True}},
-            {"continuous_usage_stats": True, "include_usage": True},
+            {"include_usage": True},
             False,
+        ),
+        (
+            {"stream": True, "stream_options": {"other": 1, "include_usage": False}},
+            {"other": 1, "include_usage": True},
+            False,
+        ),
+        (
+            {
+                "stream": True,
+                "stream_options": {"continuous_usage_stats": True, "include_usage": True},
+            },
+            {"continuous_usage_stats": True, "include_usage": True},
+            True,
         ),
     ],
 )

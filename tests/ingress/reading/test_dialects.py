@@ -98,23 +98,37 @@ def test_a_stream_that_breaks_counts_what_came(path: str) -> None:
     assert not reader.finished
 
 
+GONE, BAD = {"message": "See stack trace above"}, {"message": "No such grammar.", "code": 400}
+BY_TYPE = {"message": "No such grammar.", "type": "BadRequestError"}
+
+
 @pytest.mark.parametrize(
-    ("path", "error"),
+    ("path", "error", "goes_on"),
     [
-        (CHAT, data(error={"message": "gone"})),
-        (SOUND, data(error={"message": "gone"})),
-        (RESPONSES, event("error", message="gone")),
-        (MESSAGES, event("error", error={"message": "gone"})),
+        (CHAT, data(error=GONE | {"code": 500, "type": "InternalServerError"}), False),
+        (CHAT, data(error=GONE), False),
+        (CHAT, data(error=BAD), True),
+        (CHAT, data(error=BY_TYPE), True),
+        (SOUND, data(error=GONE), False),
+        (SOUND, data(error=BAD), True),
+        (RESPONSES, event("error", **GONE), False),
+        (RESPONSES, event("error", **BAD), True),
+        (MESSAGES, event("error", error=GONE | {"type": "internal_error"}), False),
+        (MESSAGES, event("error", error=GONE | {"type": "invalid_request_error"}), True),
     ],
 )
-def test_an_engine_that_gives_up_says_so_itself(path: str, error: bytes) -> None:
-    """Its words are the last that go on: no end mark follows, not even its own."""
+def test_an_engine_gives_up(path: str, error: bytes, goes_on: bool) -> None:
+    """What was wrong with the request it says itself; its own faults, with their stacks, the gate.
+
+    Nothing follows: no end mark, not even its own.
+    """
     pieces, _, end = STREAMS[path]
     for chunks in ([*pieces, error, end], [b"".join(pieces) + error + end], [error + end[:5]]):
         reader = reader_of(path, Usage())
         got = b"".join([*map(reader.feed, chunks), reader.end()])
-        assert got.endswith(error)
-        assert (reader.finished, reader.failed) == (True, True)
+        came = b"".join(pieces) if len(chunks) > 1 or pieces[0] in chunks[0] else b""
+        assert got == came + error * goes_on
+        assert (reader.finished, reader.failed, reader.broken) == (True, True, not goes_on)
 
 
 @pytest.mark.parametrize("how", ["completed", "failed", "incomplete"])

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from serve_app.errors import GateError, UpstreamFailed, UpstreamTimeout
+from serve_app.errors import GateError, NoSuchRoute, UpstreamFailed, UpstreamTimeout
 from serve_app.ingress.reading.call import Call
 from serve_app.ingress.upstream import Relay
 from serve_app.model_settings import Model
@@ -210,6 +210,20 @@ async def test_a_long_header_is_no_failure(relay: Relay) -> None:
 
     async with server(answer) as seat, relay.send(CALL, seat, {}) as reply:
         assert reply.headers["metadata"] == metadata.decode()
+
+
+async def test_a_path_that_a_model_does_not_have_is_named(relay: Relay) -> None:
+    """Embeddings asked of a model that chats: the engine's own 404 has not our errors' shape."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await head_of(reader)
+        body = b'{"detail":"Not Found"}'
+        writer.write(b"HTTP/1.1 404 Not Found\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
+
+    async with server(answer) as seat:
+        with pytest.raises(NoSuchRoute, match="'m' does not serve /v1/chat/completions"):
+            async with relay.send(CALL, seat, {}):
+                pass
 
 
 async def test_what_comes_back_of_the_headers(relay: Relay) -> None:
