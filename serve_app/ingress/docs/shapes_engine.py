@@ -131,8 +131,5 @@ class Text(EngineShape):
 class KeptQuery(Shape):
     """How a response that is kept is told."""
 
-    stream: bool | None = None
-    """Its events once more, if its engine kept them."""
-
-    starting_after: int | None = None
-    """Only those after the event with this number."""
+    stream: Literal["false", "0", ""] | None = None
+    """`true` is refused: engines could stream again only what was made in the background."""
