@@ -82,3 +82,70 @@ def test_embeddings_through_the_gate(gate: RunningGate) -> None:
         assert charged["input_tokens"] == told.json()["usage"]["prompt_tokens"]
         assert (charged["requests"], charged["output_tokens"]) == (1, 0)
         assert client.post("/v1/chat/completions", json=chat()).status_code == 403
+
+
+SCORES = {"text_1": TEXTS[0], "text_2": TEXTS[1:]}
+RANKS = {"query": TEXTS[0], "documents": TEXTS[:0:-1]}
+
+
+@pytest.mark.parametrize(
+    ("path", "asked"),
+    [
+        ("/v1/score", SCORES),
+        ("/v1/score", {"text_1": TEXTS, "text_2": TEXTS}),
+        ("/v1/rerank", RANKS),
+        ("/v1/rerank", RANKS | {"top_n": 1}),
+        ("/v1/score", {"text_1": TEXTS, "text_2": TEXTS[:2]}),
+        ("/v1/rerank", RANKS | {"documents": 7}),
+    ],
+)
+def test_scores_and_ranks_are_the_engines(
+    gate: RunningGate, path: str, asked: dict[str, Any]
+) -> None:
+    """Field by field, good and bad; what they tell is charged, and they are one request each."""
+    (at,) = gate.replicas(EMBEDS).values()
+    asked = {"model": EMBEDS} | asked
+    own = httpx.post(at.url + path, json=asked, headers=at.headers, timeout=60)
+    with gate.client(gate.new_key(models=[EMBEDS])) as client:
+        told = client.post(path, json=asked)
+        assert told.status_code == own.status_code
+        assert lasting(told.json()) == lasting(own.json())
+        if told.status_code == 200:
+            until(lambda: client.get("/v1/usage").json()["totals"]["requests"], 10, "settlement")
+            charged = client.get("/v1/usage").json()["totals"]["input_tokens"]
+            assert charged == told.json()["usage"]["prompt_tokens"] > 10
+
+
+def lasting(told: dict[str, Any]) -> dict[str, Any]:
+    """What two answers to one question have in common."""
+    return {name: said for name, said in told.items() if name not in ("id", "created")}
+
+
+def test_the_nearest_document_comes_first(gate: RunningGate) -> None:
+    """Scores tell meaning: the kitten is nearer to the cat than the tax return."""
+    with gate.client() as client:
+        near, far = client.post("/v1/score", json={"model": EMBEDS} | SCORES).json()["data"]
+        assert near["score"] > 0.5 > far["score"]
+        first, _ = client.post("/v1/rerank", json={"model": EMBEDS} | RANKS).json()["results"]
+        assert (first["index"], first["document"]["text"]) == (1, TEXTS[1])
+
+
+@pytest.mark.parametrize(("path", "asked"), [("/v1/score", SCORES), ("/v1/rerank", RANKS)])
+def test_scores_and_ranks_are_limited(gate: RunningGate, path: str, asked: dict[str, Any]) -> None:
+    """Tokens as those of any prompt; a key that may not use the model is told so."""
+    body = {"model": EMBEDS} | asked
+    with gate.client(gate.new_key(limits={"tokens_per_minute": 40})) as client:
+        codes = [client.post(path, json=body).status_code for _ in range(4)]
+        assert (codes[0], codes[-1]) == (200, 429)
+    with gate.client(gate.new_key(models=["smollm2-135m"])) as client:
+        told = client.post(path, json=body)
+        assert (told.status_code, told.json()["error"]["code"]) == (403, "model_not_allowed")
+
+
+def test_a_model_that_only_chats_scores_nothing(gate: RunningGate) -> None:
+    """Nor does one that embeds chat: the path is named, in our errors' shape."""
+    with gate.client() as client:
+        told = client.post("/v1/chat/completions", json=chat() | {"model": EMBEDS})
+        error = told.json()["error"]
+        assert (told.status_code, error["code"]) == (404, "not_found")
+        assert f"'{EMBEDS}' does not serve /v1/chat/completions" in error["message"]
