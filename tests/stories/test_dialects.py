@@ -114,12 +114,14 @@ def test_text_becomes_tokens_and_comes_back(real_gate: RunningGate) -> None:
 
 
 @pytest.mark.parametrize("path", ["/v1/embeddings", "/v1/score", "/v1/rerank"])
-def test_what_a_model_cannot_do_it_says_itself(real_gate: RunningGate, path: str) -> None:
-    """A chat model has no such route: the engine's 404 passes in its own words."""
-    with real_gate.client() as client:
+def test_a_path_that_a_model_does_not_have_is_named(real_gate: RunningGate, path: str) -> None:
+    """A chat model embeds nothing: 404 in our errors' shape, and it costs nothing."""
+    with real_gate.client(real_gate.new_key()) as client:
         told = client.post(path, json={"model": MODEL, "input": "a", "query": "a"})
-    assert told.status_code == 404
-    assert "code" not in told.json().get("error", {}) or told.json()["error"]["code"] == 404
+        error = told.json()["error"]
+        assert (told.status_code, error["code"]) == (404, "not_found")
+        assert f"'{MODEL}' does not serve {path}" in error["message"]
+        assert client.get("/v1/usage").json()["totals"]["input_tokens"] == 0
 
 
 @pytest.mark.parametrize(
@@ -181,11 +183,11 @@ def test_nothing_is_made_in_the_background(real_gate: RunningGate) -> None:
 
 
 def test_a_form_for_a_model_that_hears_nothing(real_gate: RunningGate) -> None:
-    """The form goes to the engine, which says itself that it has no such route."""
+    """The form goes to the engine, which has no such route; the caller is told which."""
     with real_gate.client() as client:
         told: httpx.Response = client.post(
             "/v1/audio/transcriptions",
             data={"model": MODEL},
             files={"file": ("a.wav", b"RIFF" * 100, "audio/wav")},
         )
-    assert told.status_code == 404
+    assert (told.status_code, told.json()["error"]["code"]) == (404, "not_found")
