@@ -208,7 +208,6 @@ OTHERS = [
     Case("tokens", "/tokenize", {"model": MODEL, "prompt": "Écris «☕» et 😀."}),
     Case("tokens of a talk", "/tokenize", {"model": MODEL, "messages": TURNS[:1]}),
     Case("text of tokens", "/detokenize", {"model": MODEL, "tokens": [504, 3575, 282]}),
-    Case("embeddings of a model that writes", "/v1/embeddings", {"model": MODEL, "input": "a"}),
 ]  # fmt: skip
 
 CASES = [*CHATS, *COMPLETIONS, *REFUSED, *OTHERS]

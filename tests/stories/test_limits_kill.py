@@ -44,6 +44,13 @@ class Streams:
     done: int = 0
     broken: int = 0
 
+    async def later(
+        self, delay_s: float, key: str, client: httpx.AsyncClient, **more: object
+    ) -> None:
+        """Read one stream to its end, begun later, so that not all end in one moment."""
+        await asyncio.sleep(delay_s)  # streams of others begin at any time
+        await self.ask(key, client, **more)
+
     async def ask(self, key: str, client: httpx.AsyncClient, **more: object) -> None:
         """Read one stream to its end."""
         headers, body = {"authorization": f"Bearer {key}"}, chat(stream=True, **more)
@@ -130,8 +137,8 @@ async def test_a_gateway_killed_while_it_settles_charges_once_or_not_at_all(
     tally, streams = Tally(two), Streams(two)
     async with httpx.AsyncClient(base_url=two.url, timeout=60, limits=NO_LIMITS) as client:
         asking = [
-            asyncio.create_task(streams.ask(tally.key, client, max_tokens=2))
-            for _ in range(STREAMS)
+            asyncio.create_task(streams.later(number * 0.002, tally.key, client, max_tokens=2))
+            for number in range(STREAMS)
         ]
         while streams.done < STREAMS // 4:
             await asyncio.sleep(0.005)  # others read their streams meanwhile
