@@ -19,7 +19,12 @@ PIECE_BYTES = 2**18
 HEADER_BYTES = 2**20
 """Of an engine's header: ``metadata`` has some hundred bytes for each embedding."""
 
+_FAILED = HTTPStatus.INTERNAL_SERVER_ERROR
 _BODILESS = (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED)
+
+
+class BrokenOff(ConnectionError):
+    """An engine was reached, and does not say any more."""
 
 
 class Connection(asyncio.Protocol):
@@ -58,9 +63,11 @@ class Connection(asyncio.Protocol):
     async def ask(self, head: bytes, body: bytes, limit_s: float) -> None:
         """Send a request and wait until the first bytes of its reply's body are here, or its end.
 
+        Of a reply that says that the engine failed, no body is waited for.
+
         Raises:
             TimeoutError: the engine neither read nor wrote for ``limit_s``.
-            ConnectionError: it broke off.
+            BrokenOff: it hung up, or what came is no HTTP.
         """
         self._asked = True
         self.limit_silence(limit_s)
@@ -70,7 +77,7 @@ class Connection(asyncio.Protocol):
         else:
             self._transport.write(head)
             await self._send(memoryview(body))
-        while not (self._parts or self._ended):
+        while not (self._parts or self._ended or self.status >= _FAILED):
             await self._event()
 
     async def _send(self, body: memoryview) -> None:
@@ -88,7 +95,7 @@ class Connection(asyncio.Protocol):
 
         Raises:
             TimeoutError: the engine was silent for too long while this waited.
-            ConnectionError: it broke off, or what came is no HTTP.
+            BrokenOff: it hung up, or what came is no HTTP.
         """
         while not self._parts:
             if self._ended:
@@ -133,7 +140,7 @@ class Connection(asyncio.Protocol):
     async def _event(self) -> None:
         """Wait until something has come, could be sent, or went wrong."""
         if self.lost is not None:
-            raise ConnectionResetError("the engine broke off") from self.lost
+            raise BrokenOff from self.lost
         self.used_s = self._loop.time()
         self._waiter = self._loop.create_future()
         try:
@@ -148,10 +155,10 @@ class Connection(asyncio.Protocol):
     def _look(self) -> None:
         """End the wait if it has lasted too long; one alarm serves all waits of a request."""
         now_s, waiter = self._loop.time(), self._waiter
-        due_s = self.used_s + self._limit_s if waiter is not None else now_s + self._limit_s
-        if waiter is not None and due_s <= now_s:
-            if not waiter.done():
-                waiter.set_exception(TimeoutError())
+        if waiter is None or waiter.done():  # what it waited for has come, perhaps this moment
+            due_s = now_s + self._limit_s
+        elif (due_s := self.used_s + self._limit_s) <= now_s:
+            waiter.set_exception(TimeoutError())
             return
         self._alarm = self._loop.call_at(due_s, self._look)
 
@@ -174,11 +181,14 @@ class Connection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by its class
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """End; a reply without a length ends well with its connection."""
-        if exc is None and self.status and self._to_the_end:
-            self._ended = True
+        """End."""
         self._stop_alarm()
         self._lose(exc or ConnectionResetError("the engine hung up"))
+
+    def eof_received(self) -> None:
+        """End; a reply without a length ends well when its engine hangs up."""
+        if self.status and self._to_the_end:
+            self._ended = True
 
     def data_received(self, data: bytes) -> None:
         """Take what has come."""

@@ -13,7 +13,7 @@ from http import HTTPStatus
 
 from serve_app.errors import NoSuchRoute, UpstreamFailed, UpstreamTimeout
 from serve_app.ingress.reading.call import Call
-from serve_app.ingress.upstream.connection import Connection
+from serve_app.ingress.upstream.connection import BrokenOff, Connection
 from serve_app.ingress.upstream.connections import Connections
 from serve_app.queueing import Place, Seat
 
@@ -117,13 +117,14 @@ class Relay:
         """Return the reply once its first bytes are here."""
         try:
             await connection.ask(head, body, self._first_byte_s)
+            if connection.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+                failed = f"The replica answered {connection.status}."
+                raise UpstreamFailed(failed, retry_after_s=1.0)
             first = await connection.more()
         except TimeoutError as err:
             raise UpstreamTimeout(f"The replica was silent for {self._first_byte_s:g} s.") from err
         except ConnectionError as err:
             raise UpstreamFailed("The replica broke off.", retry_after_s=1.0) from err
-        if connection.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            raise UpstreamFailed(f"The replica answered {connection.status}.", retry_after_s=1.0)
         theirs = connection.headers
         told = {name: theirs[name] for name in _PASSED_BACK if name in theirs}
         return Upstream(connection.status, told, first, connection)
@@ -131,7 +132,7 @@ class Relay:
 
 def unreached(err: UpstreamFailed) -> bool:
     """Return whether the engine could not be reached at all, so that it has not said no."""
-    return isinstance(err.__cause__, OSError)
+    return isinstance(err.__cause__, OSError) and not isinstance(err.__cause__, BrokenOff)
 
 
 def _head(method: str, path: str, at: Seat | Place, headers: Mapping[str, str]) -> bytes:

@@ -9,7 +9,7 @@ import pytest
 
 from serve_app.errors import UpstreamFailed, UpstreamTimeout
 from serve_app.ingress.reading.call import Call
-from serve_app.ingress.upstream import Relay, connection, connections
+from serve_app.ingress.upstream import Relay, connection, connections, unreached
 from serve_app.model_settings import Model
 from serve_app.queueing import Seat
 from serve_app.store import Address
@@ -212,3 +212,27 @@ async def test_no_header_ends_its_line(house: House, value: str) -> None:
         async with house.relay.send(CALL, house.seat, {"traceparent": value}):
             pass
     assert house.engine.asked == []
+
+
+async def test_silence_is_noticed_after_a_stall(house: House) -> None:
+    """A piece that came while the loop stood still, at the alarm's own moment, ended all alarms."""
+    house.engine.replies = [HEAD + b"o"]
+    async with asyncio.timeout(5), house.relay.send(CALL, house.seat, {}) as reply:
+        chunks = aiter(reply.chunks())
+        await anext(chunks)
+        rest = asyncio.ensure_future(anext(chunks))
+        await asyncio.sleep(0.1)  # it waits
+        (lent,) = house.relay._connections._lent
+        lent.used_s -= 9
+        lent._wake()
+        lent._look()  # in the same turn
+        with pytest.raises(UpstreamFailed):
+            await rest
+
+
+async def test_who_broke_off_was_reached(house: House) -> None:
+    """A keeper that answers badly still keeps what it keeps."""
+    house.engine.replies = [b"hello\r\n\r\n"]
+    with pytest.raises(UpstreamFailed) as told:
+        await house.ask()
+    assert not unreached(told.value)
